@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: MIT */
+/* os.h for POSIX systems.  Nothing else in the tree includes a system header. */
+#ifndef _GNU_SOURCE
+#    define _GNU_SOURCE /* CPU_COUNT, MADV_HUGEPAGE */
+#endif
+#include "os.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+__attribute__((format(printf, 3, 4))) static int fail(char *err, size_t nerr, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    if (nerr > 0)
+        vsnprintf(err, nerr, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+/* ---- files ---- */
+
+static int map_open(struct at_os_map *map, int fd, const char *path, char *err, size_t nerr)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return fail(err, nerr, "cannot read \"%s\": %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return fail(err, nerr, "\"%s\" is not a regular file", path);
+    if ((uintmax_t)st.st_size > SIZE_MAX)
+        return fail(err, nerr, "\"%s\" has %jd bytes, more than this machine can address", path,
+                    (intmax_t)st.st_size);
+    map->data = "";
+    map->size = (size_t)st.st_size;
+    if (map->size == 0) /* mmap refuses a length of 0 */
+        return 0;
+    void *p = mmap(NULL, map->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p == MAP_FAILED)
+        return fail(err, nerr, "cannot map the %zu bytes of \"%s\": %s", map->size, path,
+                    strerror(errno));
+    map->data = p;
+    return 0;
+}
+
+int at_os_map_file(struct at_os_map *map, const char *path, char *err, size_t nerr)
+{
+    /* NONBLOCK: opening a pipe that has no writer must not wait. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int status = fd < 0 ? fail(err, nerr, "cannot open \"%s\": %s", path, strerror(errno))
+                        : map_open(map, fd, path, err, nerr);
+    if (fd >= 0)
+        close(fd);
+    if (status < 0)
+        *map = (struct at_os_map){0};
+    return status;
+}
+
+void at_os_unmap(struct at_os_map *map)
+{
+    if (map->size > 0)
+        munmap((void *)(uintptr_t)map->data, map->size);
+    *map = (struct at_os_map){0};
+}
+
+struct at_os_file {
+    FILE *out;
+    char *path;
+    char *beside; /* the new file, NULL when path itself is written */
+    int error;    /* errno of the first failure */
+};
+
+/* Opens a file that did not exist, next to f->path, with the permissions the caller's umask gives.
+ */
+static FILE *open_beside(struct at_os_file *f)
+{
+    size_t size = strlen(f->path) + 40;
+    f->beside = malloc(size);
+    if (!f->beside)
+        return NULL;
+    int fd = -1;
+    for (int n = 0; fd < 0 && n < 1000; n++) {
+        snprintf(f->beside, size, "%s.%ld-%d.tmp", f->path, (long)getpid(), n);
+        fd = open(f->beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST)
+            break;
+    }
+    FILE *out = fd < 0 ? NULL : fdopen(fd, "wb");
+    if (fd >= 0 && !out) {
+        unlink(f->beside);
+        close(fd);
+    }
+    return out;
+}
+
+static void file_free(struct at_os_file *f)
+{
+    free(f->path);
+    free(f->beside);
+    free(f);
+}
+
+int at_os_file_new(struct at_os_file **out, const char *path, char *err, size_t nerr)
+{
+    *out = NULL;
+    struct at_os_file *f = calloc(1, sizeof *f);
+    if (!f || !(f->path = strdup(path))) {
+        free(f);
+        return fail(err, nerr, "no memory to write \"%s\"", path);
+    }
+    struct stat st;
+    bool exists = stat(path, &st) == 0;
+    if (exists && S_ISDIR(st.st_mode))
+        errno = EISDIR;
+    else if (exists && !S_ISREG(st.st_mode)) /* renaming over /dev/null would remove the device */
+        f->out = fopen(path, "wbe");
+    else
+        f->out = open_beside(f);
+    if (!f->out) {
+        int error = errno;
+        file_free(f);
+        return fail(err, nerr, "cannot write \"%s\": %s", path, strerror(error));
+    }
+    *out = f;
+    return 0;
+}
+
+void at_os_file_write(struct at_os_file *f, const void *data, size_t size)
+{
+    if (!f->error && fwrite(data, 1, size, f->out) != size)
+        f->error = errno ? errno : EIO;
+}
+
+int at_os_file_finish(struct at_os_file *f, char *err, size_t nerr)
+{
+    if (fclose(f->out) != 0 && !f->error)
+        f->error = errno;
+    if (f->beside) {
+        if (!f->error && rename(f->beside, f->path) < 0)
+            f->error = errno;
+        if (f->error)
+            unlink(f->beside);
+    }
+    int status = 0;
+    if (f->error)
+        status = fail(err, nerr, "cannot write \"%s\": %s", f->path, strerror(f->error));
+    file_free(f);
+    return status;
+}
+
+void at_os_file_discard(struct at_os_file *f)
+{
+    if (!f)
+        return;
+    fclose(f->out);
+    if (f->beside)
+        unlink(f->beside);
+    file_free(f);
+}
+
+int at_os_make_dir(const char *path, char *err, size_t nerr)
+{
+    struct stat st;
+    if (mkdir(path, 0777) == 0)
+        return 0;
+    int error = errno;
+    if (error == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return 0;
+    return fail(err, nerr, "cannot make the folder \"%s\": %s", path, strerror(error));
+}
+
+bool at_os_is_terminal(int fd)
+{
+    return isatty(fd);
+}
+
+/* ---- memory ---- */
+
+/* From malloc rather than mmap, so that sanitizers and valgrind see its ends. */
+void *at_os_alloc_pages(size_t size)
+{
+    const size_t huge = (size_t)2 << 20;
+    bool large = size >= 2 * huge;
+    void *p;
+    if (posix_memalign(&p, large ? huge : 4096, size ? size : 1) != 0)
+        return NULL;
+#ifdef MADV_HUGEPAGE
+    if (large)
+        madvise(p, size, MADV_HUGEPAGE); /* advice: a refusal changes nothing */
+#endif
+    return p;
+}
+
+void at_os_free_pages(void *p)
+{
+    free(p);
+}
+
+/* ---- time ---- */
+
+int64_t at_os_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void at_os_sleep(int64_t ns)
+{
+    struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    while (nanosleep(&t, &t) < 0 && errno == EINTR)
+        continue;
+}
+
+/* ---- threads ---- */
+
+int at_os_cpu_count(void)
+{
+#ifdef CPU_COUNT
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return CPU_COUNT(&set);
+#endif
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 1 ? (int)n : 1;
+}
+
+struct at_os_thread {
+    pthread_t id;
+    void (*fn)(void *);
+    void *arg;
+};
+
+static void *thread_main(void *arg)
+{
+    struct at_os_thread *t = arg;
+    t->fn(t->arg);
+    return NULL;
+}
+
+int at_os_thread_new(struct at_os_thread **out, void (*fn)(void *), void *arg, char *err,
+                     size_t nerr)
+{
+    *out = NULL;
+    struct at_os_thread *t = malloc(sizeof *t);
+    if (!t)
+        return fail(err, nerr, "no memory for a thread");
+    t->fn = fn;
+    t->arg = arg;
+    int error = pthread_create(&t->id, NULL, thread_main, t);
+    if (error) {
+        free(t);
+        return fail(err, nerr, "cannot start a thread: %s", strerror(error));
+    }
+    *out = t;
+    return 0;
+}
+
+void at_os_thread_join(struct at_os_thread *t)
+{
+    if (!t)
+        return;
+    pthread_join(t->id, NULL);
+    free(t);
+}
+
+struct at_os_mutex {
+    pthread_mutex_t m;
+};
+
+struct at_os_mutex *at_os_mutex_new(void)
+{
+    struct at_os_mutex *m = malloc(sizeof *m);
+    if (m && pthread_mutex_init(&m->m, NULL) != 0) {
+        free(m);
+        m = NULL;
+    }
+    return m;
+}
+
+void at_os_mutex_free(struct at_os_mutex *m)
+{
+    if (m)
+        pthread_mutex_destroy(&m->m);
+    free(m);
+}
+
+void at_os_mutex_lock(struct at_os_mutex *m)
+{
+    pthread_mutex_lock(&m->m);
+}
+
+void at_os_mutex_unlock(struct at_os_mutex *m)
+{
+    pthread_mutex_unlock(&m->m);
+}
+
+struct at_os_cond {
+    pthread_cond_t c;
+};
+
+struct at_os_cond *at_os_cond_new(void)
+{
+    struct at_os_cond *c = malloc(sizeof *c);
+    if (c && pthread_cond_init(&c->c, NULL) != 0) {
+        free(c);
+        c = NULL;
+    }
+    return c;
+}
+
+void at_os_cond_free(struct at_os_cond *c)
+{
+    if (c)
+        pthread_cond_destroy(&c->c);
+    free(c);
+}
+
+void at_os_cond_wait(struct at_os_cond *c, struct at_os_mutex *m)
+{
+    pthread_cond_wait(&c->c, &m->m);
+}
+
+void at_os_cond_signal(struct at_os_cond *c)
+{
+    pthread_cond_signal(&c->c);
+}
+
+void at_os_cond_broadcast(struct at_os_cond *c)
+{
+    pthread_cond_broadcast(&c->c);
+}
+
+void at_os_yield(void)
+{
+    sched_yield();
+}
+
+void at_os_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* ---- shared libraries ---- */
+
+struct at_os_lib {
+    void *handle;
+};
+
+int at_os_lib_open(struct at_os_lib **out, const char *name, char *err, size_t nerr)
+{
+    *out = NULL;
+    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    if (!handle) /* dlerror names the library itself */
+        return fail(err, nerr, "cannot open the library: %s", dlerror());
+    struct at_os_lib *lib = malloc(sizeof *lib);
+    if (!lib) {
+        dlclose(handle);
+        return fail(err, nerr, "no memory to open the library %s", name);
+    }
+    lib->handle = handle;
+    *out = lib;
+    return 0;
+}
+
+void at_os_lib_close(struct at_os_lib *lib)
+{
+    if (lib)
+        dlclose(lib->handle);
+    free(lib);
+}
+
+bool at_os_lib_symbol(struct at_os_lib *lib, const char *name, void *fn)
+{
+    void *address = dlsym(lib->handle, name);
+    memcpy(fn, &address, sizeof address); /* C has no cast from void * to a function pointer */
+    return address != NULL;
+}
