@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The environment variables that the library, program and tests look at: all of them, in one list.
- */
+/* The environment variables that the library, program and tests look at, in one list. */
 #ifndef AT_ENV_H
 #define AT_ENV_H
 

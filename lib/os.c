@@ -4,6 +4,7 @@
 #    define _GNU_SOURCE /* CPU_COUNT, MADV_HUGEPAGE */
 #endif
 #include "os.h"
+#include "attend.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -19,14 +20,15 @@
 #include <time.h>
 #include <unistd.h>
 
-__attribute__((format(printf, 3, 4))) static int fail(char *err, size_t nerr, const char *fmt, ...)
+__attribute__((format(printf, 4, 5))) static int fail(char *err, size_t nerr, int status,
+                                                      const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
     if (nerr > 0)
         vsnprintf(err, nerr, fmt, ap);
     va_end(ap);
-    return -1;
+    return status;
 }
 
 /* ---- files ---- */
@@ -35,11 +37,12 @@ static int map_open(struct at_os_map *map, int fd, const char *path, char *err, 
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
-        return fail(err, nerr, "cannot read \"%s\": %s", path, strerror(errno));
+        return fail(err, nerr, ATTEND_EIO, "cannot read \"%s\": %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
-        return fail(err, nerr, "\"%s\" is not a regular file", path);
+        return fail(err, nerr, ATTEND_EIO, "\"%s\" is not a regular file", path);
     if ((uintmax_t)st.st_size > SIZE_MAX)
-        return fail(err, nerr, "\"%s\" has %jd bytes, more than this machine can address", path,
+        return fail(err, nerr, ATTEND_ELIMIT,
+                    "\"%s\" has %jd bytes, more than this machine can address", path,
                     (intmax_t)st.st_size);
     map->data = "";
     map->size = (size_t)st.st_size;
@@ -47,8 +50,8 @@ static int map_open(struct at_os_map *map, int fd, const char *path, char *err, 
         return 0;
     void *p = mmap(NULL, map->size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (p == MAP_FAILED)
-        return fail(err, nerr, "cannot map the %zu bytes of \"%s\": %s", map->size, path,
-                    strerror(errno));
+        return fail(err, nerr, ATTEND_EIO, "cannot map the %zu bytes of \"%s\": %s", map->size,
+                    path, strerror(errno));
     map->data = p;
     return 0;
 }
@@ -57,8 +60,9 @@ int at_os_map_file(struct at_os_map *map, const char *path, char *err, size_t ne
 {
     /* NONBLOCK: opening a pipe that has no writer must not wait. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    int status = fd < 0 ? fail(err, nerr, "cannot open \"%s\": %s", path, strerror(errno))
-                        : map_open(map, fd, path, err, nerr);
+    int status = fd < 0
+                     ? fail(err, nerr, ATTEND_EIO, "cannot open \"%s\": %s", path, strerror(errno))
+                     : map_open(map, fd, path, err, nerr);
     if (fd >= 0)
         close(fd);
     if (status < 0)
@@ -80,8 +84,7 @@ struct at_os_file {
     int error;    /* errno of the first failure */
 };
 
-/* Opens a file that did not exist, next to f->path, with the permissions the caller's umask gives.
- */
+/* Opens a new file next to f->path, with the permissions that the caller's umask gives. */
 static FILE *open_beside(struct at_os_file *f)
 {
     size_t size = strlen(f->path) + 40;
@@ -116,7 +119,7 @@ int at_os_file_new(struct at_os_file **out, const char *path, char *err, size_t 
     struct at_os_file *f = calloc(1, sizeof *f);
     if (!f || !(f->path = strdup(path))) {
         free(f);
-        return fail(err, nerr, "no memory to write \"%s\"", path);
+        return fail(err, nerr, ATTEND_ENOMEM, "no memory to write \"%s\"", path);
     }
     struct stat st;
     bool exists = stat(path, &st) == 0;
@@ -129,7 +132,7 @@ int at_os_file_new(struct at_os_file **out, const char *path, char *err, size_t 
     if (!f->out) {
         int error = errno;
         file_free(f);
-        return fail(err, nerr, "cannot write \"%s\": %s", path, strerror(error));
+        return fail(err, nerr, ATTEND_EIO, "cannot write \"%s\": %s", path, strerror(error));
     }
     *out = f;
     return 0;
@@ -153,7 +156,8 @@ int at_os_file_finish(struct at_os_file *f, char *err, size_t nerr)
     }
     int status = 0;
     if (f->error)
-        status = fail(err, nerr, "cannot write \"%s\": %s", f->path, strerror(f->error));
+        status =
+            fail(err, nerr, ATTEND_EIO, "cannot write \"%s\": %s", f->path, strerror(f->error));
     file_free(f);
     return status;
 }
@@ -176,7 +180,7 @@ int at_os_make_dir(const char *path, char *err, size_t nerr)
     int error = errno;
     if (error == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return 0;
-    return fail(err, nerr, "cannot make the folder \"%s\": %s", path, strerror(error));
+    return fail(err, nerr, ATTEND_EIO, "cannot make the folder \"%s\": %s", path, strerror(error));
 }
 
 bool at_os_is_terminal(int fd)
@@ -254,13 +258,13 @@ int at_os_thread_new(struct at_os_thread **out, void (*fn)(void *), void *arg, c
     *out = NULL;
     struct at_os_thread *t = malloc(sizeof *t);
     if (!t)
-        return fail(err, nerr, "no memory for a thread");
+        return fail(err, nerr, ATTEND_ENOMEM, "no memory for a thread");
     t->fn = fn;
     t->arg = arg;
     int error = pthread_create(&t->id, NULL, thread_main, t);
     if (error) {
         free(t);
-        return fail(err, nerr, "cannot start a thread: %s", strerror(error));
+        return fail(err, nerr, ATTEND_ENOMEM, "cannot start a thread: %s", strerror(error));
     }
     *out = t;
     return 0;
@@ -366,11 +370,11 @@ int at_os_lib_open(struct at_os_lib **out, const char *name, char *err, size_t n
     *out = NULL;
     void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (!handle) /* dlerror names the library itself */
-        return fail(err, nerr, "cannot open the library: %s", dlerror());
+        return fail(err, nerr, ATTEND_EUNSUPPORTED, "cannot open the library: %s", dlerror());
     struct at_os_lib *lib = malloc(sizeof *lib);
     if (!lib) {
         dlclose(handle);
-        return fail(err, nerr, "no memory to open the library %s", name);
+        return fail(err, nerr, ATTEND_ENOMEM, "no memory to open the library %s", name);
     }
     lib->handle = handle;
     *out = lib;

@@ -2,8 +2,8 @@
 /* What the operating system gives: files, memory, threads, time, shared libraries.  os.c is the
  * only file that includes a system header, so another system needs another os.c and nothing else.
  *
- * A function that may fail returns 0, or -1 with one sentence in (err, nerr) that names the thing;
- * the caller knows which ATTEND_E... that is to its own caller.  err may be NULL when nerr is 0. */
+ * A function that may fail returns 0, or a status of attend.h with one sentence in (err, nerr) that
+ * names the thing; err may be NULL when nerr is 0. */
 #ifndef AT_OS_H
 #define AT_OS_H
 
@@ -36,8 +36,7 @@ bool at_os_is_terminal(int fd);                               /* 0 stdin, 1 stdo
 
 /* ---- memory ---- */
 
-/* Page-aligned memory, not cleared; large pages are asked for from 4 MiB up.  NULL: there is none.
- */
+/* Page-aligned memory, not cleared; from 4 MiB up large pages are asked for.  NULL: none left. */
 void *at_os_alloc_pages(size_t size);
 void at_os_free_pages(void *p); /* NULL is fine */
 
