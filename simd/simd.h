@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/* The CPU's micro-kernels: one table of functions per instruction set, and how to get one.
+ *
+ * Contract shared by all of them.  Nothing here allocates, locks, or touches memory outside what is
+ * described; scratch comes from the caller, 64-byte aligned, sized by the functions below, and what
+ * is packed in it is private to the table that wrote it.  Rows of tensors need only the alignment of
+ * their element; nothing is read or written past the last element (or block) of a row.  Sizes may be
+ * 0 where a loop over nothing makes sense.  Strides count elements, and blocks for q8_0/q4_0/q4_1.
+ * Each output element is computed in an order that depends on the sizes of the whole problem only, so
+ * dividing rows, columns or heads over threads does not change a bit.
+ *
+ * Attention, panel shape (many rows): a panel is rows_per_panel *packed rows* (query row and head of
+ * one KV group, in any order the caller likes).  A lane of a vector is a row, so keys are uniform and
+ * nothing is reduced across lanes.  For one (sequence, KV head, set of panels):
+ *
+ *     for each panel:           pack_q(qp[p], ...);  memset(state[p], 0, ...);
+ *     for each block of keys:   K as f32 rows (in place, or pack_k);  odd = pack_v(vp, ...)
+ *         for each panel:       [a, b) visible to some row, [fa, fb) to all rows, in this block
+ *             partial [a, fa):  scores(st, a, ...), mask st[j][r] = -INFINITY, softmax_step(st, a, ...)
+ *             full [fa, fb):    scores_softmax(st, fa, ...)
+ *             partial [fb, b):  as the first
+ *             accumulate(state[p], ..., a, b, odd && some partial)
+ *     for each panel:           finish(state[p], ...)
+ *
+ * Decode shape (`dots`: few rows, lanes are channels): the same steps on row-major K and V of any type.
+ *
+ * The one layout that callers share is the score block st[key][row], f32: row stride st_rows (panel:
+ * rows_per_panel; dots: at_simd_dots_stride(rows)), base-2 logits between scores and softmax_step
+ * (natural score times log2 e, because pack_q is given scale * log2 e), weights after.  There a
+ * caller adds bias (times log2 e), applies expressions, and hides (row, key) pairs by *storing*
+ * -INFINITY, never by adding it: a NaN score from a hidden key must not survive.  Dropout multiplies
+ * weights between softmax_step and accumulate (l keeps the undropped sum).
+ *
+ * State (m, l, acc) of a row: m is a reference, not the maximum: finite, at most 24 below the largest
+ * base-2 score seen, moved only when a score passes it by more.  All zero is "no key seen yet", and so
+ * l == 0 exactly when nothing was visible: output 0, lse -inf.  A NaN score, or +inf, makes that row
+ * NaN and no other.
+ */
+#ifndef AT_SIMD_H
+#define AT_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What rows are made of.  Quantised rows are ceil(width / 32) blocks of lib/quant.h, zero-padded. */
+enum at_elem {
+    AT_ELEM_F32,
+    AT_ELEM_F16,
+    AT_ELEM_BF16,
+    AT_ELEM_Q8_0,
+    AT_ELEM_Q4_0,
+    AT_ELEM_Q4_1,
+    AT_ELEM_COUNT
+};
+
+/* Bytes of one element, or of one block of 32. */
+static inline int64_t at_elem_size(enum at_elem type)
+{
+    static const int8_t size[AT_ELEM_COUNT] = {4, 2, 2, 34, 18, 20};
+    return size[type];
+}
+
+/* n rows of `width` elements; row j starts at base + j * stride * at_elem_size(type). */
+struct at_rows {
+    const void *base;
+    int64_t stride;
+    int64_t n;
+    int64_t width;
+    enum at_elem type;
+};
+
+/* c[m][n] = a[m][k] * b.  b is [n][k] (weights; any type) or, if b_is_kn, [k][n] (not quantised).
+ * a and c are f32, f16 or bf16.  Sums are f32, in the order of k.  Where m <= few_rows the dot-product
+ * form is used (b must then be [n][k]); it depends on m of the whole problem, not on the part. */
+struct at_matmul {
+    const void *a, *b;
+    void *c;
+    int64_t a_stride, b_stride, c_stride;
+    int64_t m, n, k;
+    enum at_elem a_type, b_type, c_type;
+    int b_is_kn;
+};
+
+struct at_simd {
+    const char *name;   /* "scalar", "avx2", "avx512", "neon" */
+    int vl;             /* floats in a vector */
+    int rows_per_panel; /* packed rows of a panel; also the row stride of its score block */
+    int keys_per_tile;  /* keys that the micro-kernel computes at once: good boundaries for full keys */
+    int keys_per_block; /* most keys of a score block of the panel shape; a multiple of 48 */
+    int dots_rows;      /* most rows of the dots shape */
+    int dots_keys;      /* most keys of a score block of the dots shape */
+    int few_rows;       /* matmul: at most this many rows go through the dot-product form */
+
+    /* ---- attention, panel shape ---- */
+
+    /* rows[rows_per_panel]: pointers to dk elements (f32, f16 or bf16); NULL makes a lane of zeros.
+     * Values are multiplied by scale.  qp: at_simd_q_floats. */
+    void (*pack_q)(float *qp, const void *const *rows, enum at_elem type, int64_t dk, float scale);
+    /* Rows of any type to f32 rows: dst[j * width + d].  f32 rows are better used in place. */
+    void (*pack_k)(float *dst, const struct at_rows *k);
+    /* Rows j0 .. j0 + v->n of a block, j0 + v->n <= keys_per_block; pages of a block may come by
+     * several calls.  hidden[v->n], or NULL: rows marked in it (hidden from every row of all panels)
+     * become zeros whatever they hold.  Returns 1 if a row that is not hidden has a NaN or infinity.
+     * vp: at_simd_v_floats. */
+    int (*pack_v)(float *vp, int64_t j0, const struct at_rows *v, const uint8_t *hidden);
+    /* st[j0 + j][row] = scores of k's rows (f32, in place or packed), j < k->n. */
+    void (*scores)(float *st, int64_t j0, const float *qp, const struct at_rows *k);
+    /* st[j0 .. j0+n): scores to weights; -INFINITY becomes a weight of -0.0, the mark of a hidden
+     * key.  Moves m, and then rescales l, acc and the weights of this block before j0, if it must. */
+    void (*softmax_step)(float *st, int64_t j0, int64_t n, float *state, int64_t dv);
+    /* scores and softmax_step in one, for keys that every row sees: no score is stored. */
+    void (*scores_softmax)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
+                           float *state, int64_t dv);
+    /* acc += weights * values over keys [j0, j1) of the block.  exact: select per (row, key), so that
+     * a NaN or infinite value reaches only rows that see it; needed if pack_v returned 1 and some key
+     * of [j0, j1) is hidden from some row. */
+    void (*accumulate)(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
+                       int64_t j1, int exact);
+    /* Folds `other` (keys after those of state) into state. */
+    void (*merge)(float *state, const float *other, int64_t dv);
+    /* out[r][0 .. dv) = acc / l, for each out[r] that is not NULL; type f32, f16 or bf16.  sink, or
+     * NULL: natural logit of each row.  lse, or NULL: [rows_per_panel], natural. */
+    void (*finish)(const float *state, int64_t dv, const float *sink, void *const *out,
+                   enum at_elem type, float *lse);
+
+    /* ---- attention, dots shape: n rows, 1 <= n <= dots_rows ---- */
+
+    /* As pack_q, for n rows.  qd: at_simd_dots_q_floats. */
+    void (*dots_pack_q)(float *qd, const void *const *rows, int n, enum at_elem type, int64_t dk,
+                        float scale);
+    /* st[j][row] for k->n <= dots_keys keys of any type but q4_1.  ahead, or NULL: rows that will be
+     * read next (the values of these keys), prefetched meanwhile. */
+    void (*dots_scores)(float *st, const float *qd, int n, const struct at_rows *k,
+                        const struct at_rows *ahead);
+    /* The whole block st[0 .. keys), marks as in softmax_step. */
+    void (*dots_softmax_step)(float *st, int64_t keys, int n, float *state, int64_t dv);
+    /* acc += weights * v.  exact: skip hidden (row, key) pairs, for blocks with any hidden key.
+     * ahead: as in dots_scores (the keys of the next block). */
+    void (*dots_accumulate)(float *state, int n, const float *st, const struct at_rows *v, int exact,
+                            const struct at_rows *ahead);
+    void (*dots_merge)(float *state, const float *other, int n, int64_t dv);
+    void (*dots_finish)(const float *state, int n, int64_t dv, const float *sink, void *const *out,
+                        enum at_elem type, float *lse);
+
+    /* ---- matrix product ---- */
+
+    /* Rows [i0, i1) and columns [n0, n1) of c.  scratch: at_simd_matmul_floats(table, mm). */
+    void (*matmul)(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
+                   float *scratch);
+
+    /* ---- rows of n elements; y may be x (or a, b) ---- */
+
+    /* Any type to f32, f16 or bf16 (nearest, ties to even). */
+    void (*convert)(void *y, enum at_elem ytype, const void *x, enum at_elem xtype, int64_t n);
+    void (*add)(float *y, const float *a, const float *b, int64_t n);
+    void (*mul)(float *y, const float *a, const float *b, int64_t n);
+    void (*scale)(float *y, const float *x, float by, int64_t n);
+    void (*silu)(float *y, const float *x, int64_t n);
+    void (*silu_mul)(float *y, const float *a, const float *b, int64_t n); /* silu(a) * b */
+    void (*gelu)(float *y, const float *x, int64_t n);                     /* exact, by erf */
+    void (*gelu_tanh)(float *y, const float *x, int64_t n);
+    void (*tanh)(float *y, const float *x, int64_t n);
+    void (*softmax)(float *y, const float *x, int64_t n); /* a row of -inf gives zeros */
+    /* w, or NULL: weight; bias likewise. */
+    void (*rms_norm)(float *y, const float *x, const float *w, int64_t n, float eps);
+    void (*layer_norm)(float *y, const float *x, const float *w, const float *bias, int64_t n,
+                       float eps);
+    /* Rotates pairs by cos[half], sin[half]; n = 2 * half elements.  half: (i, i + half);
+     * interleaved: (2i, 2i + 1). */
+    void (*rope_half)(float *y, const float *x, const float *cos, const float *sin, int64_t half);
+    void (*rope_interleaved)(float *y, const float *x, const float *cos, const float *sin,
+                             int64_t half);
+};
+
+/* ---- sizes of scratch, in floats: every one is a multiple of 16, so that arrays of them stay
+ * 64-byte aligned.  dk, dv: 1 .. AT_SIMD_MAX_HEAD ---- */
+
+#define AT_SIMD_MAX_HEAD 576
+
+static inline int64_t at_simd_round(int64_t n, int64_t to)
+{
+    return (n + to - 1) / to * to;
+}
+static inline int64_t at_simd_q_floats(const struct at_simd *t, int64_t dk)
+{
+    return at_simd_round(dk * t->rows_per_panel, 16);
+}
+static inline int64_t at_simd_state_floats(const struct at_simd *t, int64_t dv)
+{
+    return at_simd_round((dv + 2) * t->rows_per_panel, 16);
+}
+static inline int64_t at_simd_block_floats(const struct at_simd *t)
+{
+    return at_simd_round((int64_t)t->keys_per_block * t->rows_per_panel, 16);
+}
+static inline int64_t at_simd_k_floats(const struct at_simd *t, int64_t dk)
+{
+    return at_simd_round(t->keys_per_block * dk, 16);
+}
+static inline int64_t at_simd_v_floats(const struct at_simd *t, int64_t dv)
+{
+    return at_simd_round(t->keys_per_block * at_simd_round(dv, t->keys_per_tile), 16);
+}
+/* Row stride of the dots score block: the power of two that is not under n. */
+static inline int64_t at_simd_dots_stride(int n)
+{
+    return n <= 1 ? 1 : n <= 2 ? 2 : n <= 4 ? 4 : n <= 8 ? 8 : 16;
+}
+static inline int64_t at_simd_dots_q_floats(int n, int64_t dk)
+{
+    return at_simd_dots_stride(n) * at_simd_round(dk, 32);
+}
+static inline int64_t at_simd_dots_state_floats(int n, int64_t dv)
+{
+    return 32 + n * at_simd_round(dv, 32);
+}
+static inline int64_t at_simd_dots_block_floats(const struct at_simd *t, int n)
+{
+    return at_simd_round(t->dots_keys * at_simd_dots_stride(n), 16);
+}
+/* Scratch of matmul, for any part of mm. */
+int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *mm);
+
+/* ---- the list of instruction sets (select.c) ---- */
+
+/* One line of the list, lowest first.  table is NULL where it cannot run here, and why says so: not
+ * in this build, not in this CPU, not enabled by the system, or masked by ATTEND_ISA (which names the
+ * highest one to use). */
+struct at_simd_isa {
+    const char *name;
+    const struct at_simd *table;
+    const char *why;
+};
+#define AT_SIMD_ISAS 4
+void at_simd_list(struct at_simd_isa list[AT_SIMD_ISAS]);
+/* The table of that name if it can run here, or NULL. */
+const struct at_simd *at_simd_find(const char *name);
+/* The last table of the list that can run: never NULL. */
+const struct at_simd *at_simd_best(void);
+
+#endif
