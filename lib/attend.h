@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: MIT */
+/* libattend: attention on whatever this machine has.
+ *
+ * The order here is the order of use: a context, a graph of operators, a plan for the graph on this
+ * machine's devices, an exec that binds buffers and runs.
+ *
+ *     attend_ctx_new(NULL, &ctx);
+ *     g = attend_graph_new(ctx);
+ *     ... attend_graph_input, attend_graph_attention, attend_graph_output ...
+ *     attend_compile(g, NULL, &plan);
+ *     attend_exec_new(plan, &exec);
+ *     attend_bind(exec, bindings, n);
+ *     attend_run(exec);
+ *
+ * Conventions, for every function unless it says otherwise:
+ *   - A function that can fail returns 0 or a negative ATTEND_E... status, leaves its outputs NULL
+ *     and its inputs as they were, and keeps one sentence in the object of the call
+ *     (attend_ctx_error, attend_graph_error, attend_exec_error).
+ *   - x_new makes an object on the heap, x_free ends it; freeing NULL is fine.
+ *   - Strings and arrays that are passed in are copied, but for the data of constants and bindings,
+ *     which are borrowed.
+ *   - Sizes and strides are int64_t.  Strides count elements (for block-quantised types: blocks).
+ *   - A context and a plan may be shared by threads.  A graph and an exec belong to one thread at a
+ *     time.
+ */
+#ifndef ATTEND_H
+#define ATTEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32) && !defined(ATTEND_STATIC)
+#    ifdef ATTEND_BUILDING
+#        define ATTEND_API __declspec(dllexport)
+#    else
+#        define ATTEND_API __declspec(dllimport)
+#    endif
+#elif defined(__GNUC__)
+#    define ATTEND_API __attribute__((visibility("default")))
+#else
+#    define ATTEND_API
+#endif
+#ifdef __GNUC__
+#    define ATTEND_CHECK __attribute__((warn_unused_result))
+#else
+#    define ATTEND_CHECK
+#endif
+
+/* ---- Version and status ------------------------------------------------------------------- */
+
+#define ATTEND_VERSION_MAJOR 0
+#define ATTEND_VERSION_MINOR 1
+
+/* "0.1.0": of the library that runs, which may be newer than this header. */
+ATTEND_API const char *attend_version(void);
+
+enum attend_status {
+    ATTEND_OK = 0,
+    ATTEND_EINVAL = -1,       /* an argument, shape or type that the call refuses */
+    ATTEND_ENOMEM = -2,       /* memory could not be had */
+    ATTEND_EIO = -3,          /* a file could not be opened, read or written */
+    ATTEND_EFORMAT = -4,      /* a file whose content is wrong */
+    ATTEND_ELIMIT = -5,       /* above a limit of this library, named in the sentence */
+    ATTEND_EUNSUPPORTED = -6, /* meaningful, but nothing here can do it; the sentence says why */
+    ATTEND_ESTATE = -7,       /* the object is in no state for this call (say, a failed exec) */
+    ATTEND_ECANCELLED = -8,   /* the caller's cancel flag was seen */
+    ATTEND_EDEVICE = -9       /* a device or driver failed */
+};
+
+/* "ATTEND_EINVAL" for -1; "ATTEND_E?" for a value that is not a status. */
+ATTEND_API const char *attend_status_name(int status);
+
+/* ---- Element types ------------------------------------------------------------------------ */
+
+/* Values are part of the ABI. */
+typedef enum attend_type {
+    ATTEND_F32 = 0,
+    ATTEND_F16 = 1,  /* IEEE 754 binary16 */
+    ATTEND_BF16 = 2, /* the upper half of an f32 */
+    ATTEND_F64 = 3,  /* inputs of files only; no operator computes in it */
+    ATTEND_I8 = 4,
+    ATTEND_I32 = 5,
+    ATTEND_I64 = 6,
+    ATTEND_U8 = 7,
+    ATTEND_BOOL = 8, /* one byte, 0 or 1; any other value is read as true */
+    ATTEND_Q8_0 = 9, /* 32 elements a block: f16 scale, 32 int8 (GGUF) */
+    ATTEND_Q4_0 = 10, /* 32 elements a block: f16 scale, 32 x 4 bits, value (q - 8) * scale (GGUF) */
+    ATTEND_Q4_1 = 11, /* 32 elements a block: f16 scale, f16 minimum, 32 x 4 bits (GGUF) */
+    ATTEND_TYPE_COUNT
+} attend_type;
+
+/* "f32", "q8_0"; "?" for a value that is not a type. */
+ATTEND_API const char *attend_type_name(attend_type type);
+/* Elements in a block (1, or 32) and bytes of a block; 0 for a value that is not a type. */
+ATTEND_API int64_t attend_type_block(attend_type type);
+ATTEND_API size_t attend_type_size(attend_type type);
+/* Bytes of n contiguous elements along the last axis (a row of a quantised type is padded to whole
+ * blocks), or -1 where n is negative, the type unknown or the result above INT64_MAX. */
+ATTEND_API int64_t attend_type_row_bytes(attend_type type, int64_t n);
+
+/* ---- Context ------------------------------------------------------------------------------ */
+
+typedef struct attend_ctx attend_ctx;
+
+/* Memory of the caller's.  alloc returns memory aligned to `align` (a power of two) or NULL. */
+typedef struct attend_allocator {
+    void *(*alloc)(void *arg, size_t bytes, size_t align);
+    void (*free)(void *arg, void *p, size_t bytes);
+    void *arg;
+} attend_allocator;
+
+/* Threads of the caller's.  parallel_for calls fn(fn_arg, item, slot) once for each item in [0, n),
+ * in any order, on any number of threads, and returns when all are done.  Two calls of fn that
+ * overlap in time have different slots; 0 <= slot < slots.  It may be called by several threads at
+ * once only if slots then still differ, so give each context an executor of its own. */
+typedef struct attend_executor {
+    void (*parallel_for)(void *arg, int64_t n, void (*fn)(void *fn_arg, int64_t item, int slot),
+                         void *fn_arg);
+    void *arg;
+    int slots;
+} attend_executor;
+
+typedef struct attend_ctx_opts {
+    size_t size;                 /* sizeof(attend_ctx_opts); set by init */
+    int threads;                 /* 0: ATTEND_THREADS, else the processors this process may use */
+    attend_allocator allocator;  /* alloc == NULL: the C library's */
+    attend_executor executor;    /* parallel_for == NULL: a pool of `threads` owned by the context */
+    void (*log)(void *arg, const char *line); /* NULL: nothing is logged */
+    void *log_arg;
+} attend_ctx_opts;
+
+ATTEND_API void attend_ctx_opts_init(attend_ctx_opts *opts);
+/* A context: devices, threads, memory.  opts NULL means the defaults.  There is no global state:
+ * two contexts share nothing.  On failure *out is NULL and the status says why. */
+ATTEND_API int attend_ctx_new(const attend_ctx_opts *opts, attend_ctx **out) ATTEND_CHECK;
+/* Its plans and graphs must have been freed. */
+ATTEND_API void attend_ctx_free(attend_ctx *ctx);
+ATTEND_API int attend_ctx_threads(const attend_ctx *ctx);
+
+/* A device, present or not.  Strings live as long as the context. */
+typedef struct attend_device_info {
+    const char *name;   /* what `device` options take: "ref", "simd:avx2" */
+    const char *detail; /* what it is, for people */
+    int present;        /* 0: cannot be used here; `detail` says why */
+    int chosen;         /* 1: what "auto" takes */
+} attend_device_info;
+ATTEND_API int attend_device_count(const attend_ctx *ctx);
+/* ATTEND_EINVAL where i is not below the count. */
+ATTEND_API int attend_device_get(const attend_ctx *ctx, int i, attend_device_info *out);
+
+/* ---- Graph: tensors ----------------------------------------------------------------------- */
+
+typedef struct attend_graph attend_graph;
+
+/* A handle, valid for the graph that made it.  {NULL, -1} is "no tensor" (attend_none()): what a
+ * failed call returns, and what an unused option holds. */
+typedef struct attend_tensor {
+    attend_graph *graph;
+    int32_t id;
+} attend_tensor;
+
+#define ATTEND_MAX_RANK 6
+
+typedef struct attend_shape {
+    int rank;
+    int64_t dim[ATTEND_MAX_RANK]; /* slowest first */
+} attend_shape;
+
+/* ATTEND_SHAPE(2, 8, 128, 64): one to six extents. */
+#define ATTEND_NARGS_(a, b, c, d, e, f, n, ...) n
+#define ATTEND_NARGS(...) ATTEND_NARGS_(__VA_ARGS__, 6, 5, 4, 3, 2, 1, 0)
+#ifdef __cplusplus
+#    define ATTEND_SHAPE(...)                                                                      \
+        attend_shape                                                                               \
+        {                                                                                          \
+            ATTEND_NARGS(__VA_ARGS__),                                                             \
+            {                                                                                      \
+                __VA_ARGS__                                                                        \
+            }                                                                                      \
+        }
+#else
+#    define ATTEND_SHAPE(...) ((attend_shape){ATTEND_NARGS(__VA_ARGS__), {__VA_ARGS__}})
+#endif
+
+/* An empty graph.  NULL only when memory is out.  Errors are sticky: after the first bad call every
+ * later one does nothing and returns no tensor, and attend_compile returns the first error; so user
+ * code may stay linear and look once. */
+ATTEND_API attend_graph *attend_graph_new(attend_ctx *ctx) ATTEND_CHECK;
+/* A graph may be freed once it is compiled. */
+ATTEND_API void attend_graph_free(attend_graph *g);
+/* The first error ("attention 'l3': q has head size 96 but k has 128"), or "" */
+ATTEND_API const char *attend_graph_error(const attend_graph *g);
+ATTEND_API int attend_graph_status(const attend_graph *g);
+
+static inline attend_tensor attend_none(void)
+{
+    attend_tensor t;
+    t.graph = NULL;
+    t.id = -1;
+    return t;
+}
+
+/* A named extent that changes from run to run, min <= value <= max, as a value to use in shapes
+ * (a negative number: it may be multiplied or added to only by operators).  The first one declared
+ * is the graph's row dimension: plans hold variants for ranges of it. */
+ATTEND_API int64_t attend_graph_dim(attend_graph *g, const char *name, int64_t min, int64_t max);
+
+/* Bound before each run; its buffer is read only.  Strides may be given when it is bound. */
+ATTEND_API attend_tensor attend_graph_input(attend_graph *g, const char *name, attend_type type,
+                                            attend_shape shape);
+/* Known now and for ever: weights.  data (contiguous, rows of quantised types in whole blocks) is
+ * borrowed and must outlive the plan; it may be a mapped file.  bytes is the size of data, checked. */
+ATTEND_API attend_tensor attend_graph_const(attend_graph *g, const char *name, attend_type type,
+                                            attend_shape shape, const void *data, int64_t bytes);
+/* A buffer of the caller's that persists between runs (a KV cache), bound to each exec.  Only
+ * attend_graph_append writes it: each write returns the next version of the tensor, and reading a
+ * version that has been superseded is an error. */
+ATTEND_API attend_tensor attend_graph_state(attend_graph *g, const char *name, attend_type type,
+                                            attend_shape shape);
+/* Names t as a result, to be bound under that name.  It is written contiguously, or with the
+ * strides given when it is bound. */
+ATTEND_API void attend_graph_output(attend_graph *g, const char *name, attend_tensor t);
+/* A label for the node that makes t, used in errors and plans ("l3.attn"). */
+ATTEND_API void attend_graph_name(attend_graph *g, attend_tensor t, const char *name);
+
+ATTEND_API attend_type attend_tensor_type(attend_tensor t);
+/* Extents; a dynamic one is the negative value that attend_graph_dim or an operator gave. */
+ATTEND_API attend_shape attend_tensor_shape(attend_tensor t);
+
+/* ---- Graph: operators ---------------------------------------------------------------------
+ *
+ * Broadcasting is NumPy's: right-aligned, extents equal or 1.  Arithmetic is in f32 whatever the
+ * stored types; results are f32 unless an operator says otherwise. */
+
+/* c[..., m, n] = sum_k a[..., m, k] * b[..., k, n]; batch axes broadcast.  b may be f32, f16 or
+ * bf16. */
+ATTEND_API attend_tensor attend_graph_matmul(attend_graph *g, attend_tensor a, attend_tensor b);
+/* c[..., m, n] = sum_k a[..., m, k] * b[..., n, k]: b by rows, as weights of linear layers are kept.
+ * b may also be q8_0, q4_0 or q4_1; it is read as its dequantised values. */
+ATTEND_API attend_tensor attend_graph_matmul_nt(attend_graph *g, attend_tensor a, attend_tensor b);
+
+ATTEND_API attend_tensor attend_graph_add(attend_graph *g, attend_tensor a, attend_tensor b);
+ATTEND_API attend_tensor attend_graph_mul(attend_graph *g, attend_tensor a, attend_tensor b);
+/* a * factor */
+ATTEND_API attend_tensor attend_graph_scale(attend_graph *g, attend_tensor a, float factor);
+/* cond ? a : other; cond is bool and broadcasts with a, other is a number (-INFINITY hides scores) */
+ATTEND_API attend_tensor attend_graph_where(attend_graph *g, attend_tensor cond, attend_tensor a,
+                                            float other);
+/* Along the last axis.  A row that is all -inf gives zeros. */
+ATTEND_API attend_tensor attend_graph_softmax(attend_graph *g, attend_tensor a);
+
+/* y = a / sqrt(mean(a^2) + eps) * weight, over the last axis (Zhang & Sennrich 2019).  weight: f32,
+ * f16 or bf16 [D], or no tensor. */
+ATTEND_API attend_tensor attend_graph_rms_norm(attend_graph *g, attend_tensor a,
+                                               attend_tensor weight, float eps);
+/* y = (a - mean) / sqrt(variance + eps) * weight + bias, over the last axis (Ba et al. 2016).
+ * weight and bias: [D], or no tensor. */
+ATTEND_API attend_tensor attend_graph_layer_norm(attend_graph *g, attend_tensor a,
+                                                 attend_tensor weight, attend_tensor bias,
+                                                 float eps);
+ATTEND_API attend_tensor attend_graph_silu(attend_graph *g, attend_tensor a); /* a / (1 + exp(-a)) */
+/* a * Phi(a), by erf; and its tanh approximation (Hendrycks & Gimpel 2016) */
+ATTEND_API attend_tensor attend_graph_gelu(attend_graph *g, attend_tensor a);
+ATTEND_API attend_tensor attend_graph_gelu_tanh(attend_graph *g, attend_tensor a);
+ATTEND_API attend_tensor attend_graph_tanh(attend_graph *g, attend_tensor a);
+
+/* Rotary position embedding (Su et al. 2021) of a (B, H, S, D) by positions: int32 (S) or (B, S).
+ * pairing has no default: HALF rotates (d, d + dims/2), INTERLEAVED rotates (2d, 2d + 1).
+ * dims: how many leading channels are rotated, even, 0 = D.  Angle of pair p: pos * base^(-2p/dims),
+ * divided by factors[p] (f32 [dims/2]) where that tensor is given. */
+typedef enum attend_rope_pairing { ATTEND_ROPE_HALF = 1, ATTEND_ROPE_INTERLEAVED = 2 } attend_rope_pairing;
+typedef struct attend_rope_opts {
+    size_t size;
+    attend_rope_pairing pairing; /* must be set */
+    int64_t dims;                /* 0 */
+    float base;                  /* 10000 */
+    attend_tensor factors;       /* none */
+} attend_rope_opts;
+ATTEND_API void attend_rope_opts_init(attend_rope_opts *opts);
+ATTEND_API attend_tensor attend_graph_rope(attend_graph *g, attend_tensor a, attend_tensor positions,
+                                           const attend_rope_opts *opts);
+
+/* Rows of table (N, D) by index: out[..., :] = table[index[...], :], f32.  table may be quantised.
+ * An index outside [0, N) fails the run with its value and place. */
+ATTEND_API attend_tensor attend_graph_gather(attend_graph *g, attend_tensor table,
+                                             attend_tensor index);
+/* Writes rows (B, G, S, D) into the state pool (P, G, page, D): row (b, :, s) goes to slot
+ * slots[b, s] = p * page + r; -1 writes nothing.  Converts to the type of the state.  Returns the
+ * next version of the state.  A slot outside fails the run; equal slots leave either row. */
+ATTEND_API attend_tensor attend_graph_append(attend_graph *g, attend_tensor state,
+                                             attend_tensor rows, attend_tensor slots);
+ATTEND_API attend_tensor attend_graph_concat(attend_graph *g, const attend_tensor *parts, int n,
+                                             int axis);
+/* Rounds to nearest even; between floating types only. */
+ATTEND_API attend_tensor attend_graph_cast(attend_graph *g, attend_tensor a, attend_type type);
+
+/* Views: no copy by themselves.  reshape: the same number of elements in the same order; one extent
+ * may be -1 only where ATTEND_INFER is written (it is then computed). */
+#define ATTEND_INFER INT64_MIN
+ATTEND_API attend_tensor attend_graph_reshape(attend_graph *g, attend_tensor a, attend_shape shape);
+/* Axis d of the result is axis perm[d] of a. */
+ATTEND_API attend_tensor attend_graph_permute(attend_graph *g, attend_tensor a, const int *perm);
+/* Elements [start, start + length) of an axis.  Quantised types: only at multiples of 32 in the last
+ * axis. */
+ATTEND_API attend_tensor attend_graph_slice(attend_graph *g, attend_tensor a, int axis,
+                                            int64_t start, int64_t length);
+/* Repeats axes of extent 1, without memory. */
+ATTEND_API attend_tensor attend_graph_expand(attend_graph *g, attend_tensor a, attend_shape shape);
+
+/* ---- Graph: attention --------------------------------------------------------------------- */
+
+/* How row i of a sequence's queries stands to its keys: `off` is 0 (TOP_LEFT), or Skv_b - Sq_b
+ * (BOTTOM_RIGHT), Skv_b being the used length where one is given; it may be negative and is not
+ * clamped.  Unset is an error as soon as causal, window or alibi is used and Sq_b differs from
+ * Skv_b. */
+typedef enum attend_align {
+    ATTEND_ALIGN_UNSET = 0,
+    ATTEND_TOP_LEFT = 1,
+    ATTEND_BOTTOM_RIGHT = 2
+} attend_align;
+
+/* What is visible, of which all conditions intersect. */
+typedef struct attend_mask_opts {
+    size_t size;
+    int causal;                        /* key j visible to row i only when j <= i + off */
+    attend_align align;                /* what off is */
+    int64_t window_left, window_right; /* i + off - left <= j <= i + off + right; -1: open */
+    attend_tensor mask;    /* bool (true: visible) or float (added), broadcasts to (B, H, Sq, Skv) */
+    attend_tensor kv_used; /* int32 (B): keys j >= kv_used[b] are hidden; 0 <= kv_used[b] <= Skv */
+    attend_tensor q_offset; /* int32 (B): off itself, instead of align */
+} attend_mask_opts;
+ATTEND_API void attend_mask_opts_init(attend_mask_opts *opts);
+
+/* Scores (B, H, Sq, Skv) with what is hidden set to -inf and a float mask added: the mask of a
+ * composed attention, matmul_nt -> scale -> mask -> softmax -> matmul.  Such a chain becomes one
+ * attention when the graph is compiled, and then no (Sq, Skv) matrix exists. */
+ATTEND_API attend_tensor attend_graph_mask(attend_graph *g, attend_tensor scores,
+                                           const attend_mask_opts *opts);
+
+/* Attention, in this order: s = scale * q . k in f32, softcap * tanh(s / softcap), ALiBi
+ * -slope[h] * |i + off - j|, float mask; then the masks hide; then softmax with the sink's logit in
+ * the denominator; then the weighted sum of v.  A row with nothing visible gives O = 0 and
+ * LSE = -inf (the sink's logit where there is one).  Hidden keys and values may hold anything, NaN
+ * too, and never show.  (Vaswani et al. 2017; Dao et al. 2022 for the method; ALiBi: Press et al.
+ * 2022; FlashAttention's conventions for alignment and LSE.) */
+typedef struct attend_attention_opts {
+    size_t size;
+    attend_mask_opts mask;
+    float scale;           /* NaN: 1 / sqrt(Dqk) */
+    float softcap;         /* 0: none */
+    attend_tensor alibi;   /* f32 (H): slopes */
+    attend_tensor sinks;   /* f32 (H): logits */
+    attend_tensor q_lens;  /* int32 (N + 1), exclusive prefix sums: packed sequences, q (T, H, D) */
+    attend_tensor kv_lens; /* int32 (N + 1): of k and v, (T, G, D); both or neither */
+} attend_attention_opts;
+ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
+
+/* q (B, H, Sq, Dqk), k (B, G, Skv, Dqk), v (B, G, Skv, Dv) -> f32 (B, H, Sq, Dv).  H % G == 0 and
+ * head h reads group h / (H / G).  1 <= Dqk, Dv <= 576.  Types f32, f16, bf16; k and v of one type.
+ * opts NULL: the defaults.  lse, where not NULL, receives f32 (B, H, Sq) (packed: (H, T)), natural
+ * logarithm. */
+ATTEND_API attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_tensor k,
+                                                attend_tensor v, const attend_attention_opts *opts,
+                                                attend_tensor *lse);
+
+/* ---- Plan --------------------------------------------------------------------------------- */
+
+typedef struct attend_plan attend_plan;
+
+typedef struct attend_compile_opts {
+    size_t size;
+    const char *device; /* "auto", or a name as attend_device_get gives: "ref", "simd:avx2" */
+    int deterministic;  /* 1: results depend neither on threads nor on batch composition */
+    int fuse;           /* 1; 0 keeps composed attention as it was written, for comparison */
+} attend_compile_opts;
+ATTEND_API void attend_compile_opts_init(attend_compile_opts *opts);
+
+/* Lowers g for the devices of its context.  *out is immutable, may be shared by threads (an exec
+ * each) and owns all it needs but the data of constants; g may be freed.  On failure *out is NULL
+ * and attend_graph_error(g) names the node. */
+ATTEND_API int attend_compile(attend_graph *g, const attend_compile_opts *opts,
+                              attend_plan **out) ATTEND_CHECK;
+/* Its execs must have been freed. */
+ATTEND_API void attend_plan_free(attend_plan *plan);
+
+typedef enum attend_format { ATTEND_TEXT = 0, ATTEND_JSON = 1, ATTEND_DOT = 2 } attend_format;
+/* The plan for people and programs: each step with its kernel, device, why better kernels refused,
+ * flops, bytes; fusions; memory.  A string to free with attend_free, or NULL when memory is out. */
+ATTEND_API char *attend_plan_describe(const attend_plan *plan, attend_format format);
+ATTEND_API void attend_free(void *p);
+/* Steps of the variant that serves `rows` of the row dimension, and bytes of its arena. */
+ATTEND_API int attend_plan_steps(const attend_plan *plan, int64_t rows);
+ATTEND_API int64_t attend_plan_arena_bytes(const attend_plan *plan, int64_t rows);
+
+/* ---- Exec --------------------------------------------------------------------------------- */
+
+typedef struct attend_exec attend_exec;
+
+/* What changes from run to run: arena, bindings, schedule, status. */
+ATTEND_API int attend_exec_new(attend_plan *plan, attend_exec **out) ATTEND_CHECK;
+ATTEND_API void attend_exec_free(attend_exec *exec);
+/* The sentence of the last failed call on this exec, or "". */
+ATTEND_API const char *attend_exec_error(const attend_exec *exec);
+
+/* One thing that a run needs: a buffer for an input, state or output, or the value of a dimension. */
+typedef struct attend_binding {
+    const char *name;
+    void *data;            /* borrowed until another is bound or the exec is freed */
+    int64_t bytes;         /* size of data, checked against what the shape needs */
+    const int64_t *stride; /* inputs and outputs: one a axis, NULL = contiguous; the last is 1 */
+    int64_t value;         /* of a dimension, where data is NULL */
+} attend_binding;
+
+/* Sets what is named, keeps what is not, checks everything that will be read on the host (lengths,
+ * offsets) and schedules what changed.  Call it again, with n = 0 if nothing else changed, after
+ * changing the contents of lengths, offsets or prefix sums.  Buffers that are written may not
+ * overlap others.  On failure the exec keeps its old bindings and cannot run until a bind succeeds. */
+ATTEND_API int attend_bind(attend_exec *exec, const attend_binding *binds, int n) ATTEND_CHECK;
+/* Runs the plan on what is bound, and waits.  Allocates nothing.  After a failure outputs are
+ * unspecified and states may be partly written. */
+ATTEND_API int attend_run(attend_exec *exec) ATTEND_CHECK;
+/* A flag that the run looks at between steps and work items, borrowed; NULL: none.  Setting it to
+ * nonzero from any thread ends the run with ATTEND_ECANCELLED. */
+ATTEND_API void attend_exec_cancel(attend_exec *exec, const volatile int *flag);
+
+/* attend_submit enqueues a run and attend_wait waits for it; attend_run is both.  On CPUs submit
+ * does the work itself.  Until wait returns, bound memory belongs to the run. */
+typedef struct attend_fence {
+    attend_exec *exec;
+    uint64_t run;
+} attend_fence;
+ATTEND_API int attend_submit(attend_exec *exec, attend_fence *fence) ATTEND_CHECK;
+ATTEND_API int attend_wait(attend_fence fence) ATTEND_CHECK;
+
+/* ---- Files -------------------------------------------------------------------------------- */
+
+/* A .npy file (NumPy's format, versions 1 to 3, C order, little endian; types f16, f32, f64, i8, i32, i64,
+ * u8, bool, and u16 read as bf16).  attend_npy_read allocates *data (attend_free).  err, where
+ * errlen > 0, receives a sentence that names the file. */
+typedef struct attend_array {
+    attend_type type;
+    attend_shape shape;
+    void *data;
+    int64_t bytes;
+} attend_array;
+ATTEND_API int attend_npy_read(const char *path, attend_array *out, char *err,
+                               size_t errlen) ATTEND_CHECK;
+/* Writes beside path and renames: the file is whole, or as it was.  bf16 is written as u16. */
+ATTEND_API int attend_npy_write(const char *path, const attend_array *a, char *err,
+                                size_t errlen) ATTEND_CHECK;
+/* dst[i] = src[i] for n elements between any of f32, f16, bf16, f64 and from integers; quantised
+ * types are whole rows of n.  Rounds to nearest even. */
+ATTEND_API int attend_convert(attend_type dst_type, void *dst, attend_type src_type,
+                              const void *src, int64_t n) ATTEND_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

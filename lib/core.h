@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: MIT */
+/* The internal types, sectioned by the .c that owns each.  Nothing here knows a device. */
+#ifndef AT_CORE_H
+#define AT_CORE_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+
+#include "attend.h"
+
+#define AT_MAX_IN 16
+#define AT_MAX_OUT 2
+#define AT_MAX_HEAD 576 /* the largest head size */
+#define AT_MAX_VARIANTS 4
+#define AT_ALIGN 64 /* of every buffer of ours, bytes */
+
+#define AT_LEN(array) ((int)(sizeof(array) / sizeof((array)[0])))
+
+static inline int64_t at_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+static inline int64_t at_max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+static inline int64_t at_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+static inline int64_t at_round_up(int64_t a, int64_t b)
+{
+    return at_ceil_div(a, b) * b;
+}
+
+/* ---- err.c ---------------------------------------------------------------------------------- */
+
+/* The status and sentence of an object.  The first error stays until it is cleared. */
+struct at_err {
+    int status;
+    char text[320];
+};
+/* Records an error if there is none yet; returns the recorded status, so `return at_fail(...)`. */
+int at_fail(struct at_err *e, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void at_err_clear(struct at_err *e);
+/* A sentence into a caller's buffer, always terminated; returns status. */
+int at_say(char *err, size_t errlen, int status, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* ---- mem.c, str.c --------------------------------------------------------------------------- */
+
+/* Aligned to AT_ALIGN and not cleared; NULL when memory is out or bytes < 0. */
+void *at_alloc(attend_ctx *ctx, int64_t bytes);
+void *at_calloc(attend_ctx *ctx, int64_t count, int64_t size); /* cleared; product checked */
+void at_free(attend_ctx *ctx, void *p);
+char *at_strdup(attend_ctx *ctx, const char *s);
+/* Makes room for one more element in a growing array (cap doubles); false when memory is out. */
+bool at_grow(attend_ctx *ctx, void **array, int *cap, int count, int64_t size);
+/* a * b, or -1 where it would pass INT64_MAX or an operand is negative. */
+int64_t at_mul_size(int64_t a, int64_t b);
+
+/* Growable text with a ceiling.  A failed append leaves `failed` set and the text as it was. */
+struct at_str {
+    char *text; /* malloc; handed to the user, who calls attend_free */
+    size_t len, cap;
+    bool failed;
+};
+void at_str_add(struct at_str *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void at_str_json(struct at_str *s, const char *text); /* quoted and escaped */
+
+/* ---- op.c: what operators there are ----------------------------------------------------------- */
+
+enum at_opcode {
+    AT_MATMUL,
+    AT_ADD,
+    AT_MUL,
+    AT_SCALE,
+    AT_WHERE,
+    AT_MASK,
+    AT_SOFTMAX,
+    AT_ATTENTION,
+    AT_RMS_NORM,
+    AT_LAYER_NORM,
+    AT_SILU,
+    AT_GELU,
+    AT_GELU_TANH,
+    AT_TANH,
+    AT_ROPE,
+    AT_GATHER,
+    AT_APPEND,
+    AT_CONCAT,
+    AT_CAST,
+    AT_COPY, /* to contiguous memory: before a reshape that no strides can express */
+    AT_RESHAPE,
+    AT_PERMUTE,
+    AT_SLICE,
+    AT_EXPAND,
+    AT_OP_COUNT
+};
+
+/* Inputs of attention and mask, by place; an absent one is -1. */
+enum at_attention_in {
+    AT_IN_Q, /* of AT_MASK: the scores */
+    AT_IN_K,
+    AT_IN_V,
+    AT_IN_BIAS, /* float mask */
+    AT_IN_MASK, /* bool mask */
+    AT_IN_KV_USED,
+    AT_IN_Q_OFFSET,
+    AT_IN_ALIBI,
+    AT_IN_SINKS,
+    AT_IN_Q_LENS,
+    AT_IN_KV_LENS,
+    AT_IN_COUNT
+};
+
+/* Affine visibility: never data. */
+struct at_visible {
+    bool causal;
+    attend_align align;
+    int64_t left, right; /* window; -1 is open */
+};
+
+union at_params {
+    struct {
+        bool b_rows; /* b is (..., n, k) */
+    } matmul;
+    struct {
+        float factor;
+    } scale;
+    struct {
+        float other;
+    } where;
+    struct {
+        float eps;
+    } norm;
+    struct {
+        attend_rope_pairing pairing;
+        int64_t dims;
+        float base;
+    } rope;
+    struct {
+        int axis;
+    } concat;
+    struct {
+        int perm[ATTEND_MAX_RANK];
+    } permute;
+    struct {
+        int axis;
+        int64_t start;
+    } slice;
+    struct at_attention { /* of AT_MASK: only `visible` */
+        struct at_visible visible;
+        float scale, softcap;
+    } attention;
+};
+
+/* ---- graph.c ---------------------------------------------------------------------------------- */
+
+enum at_class { AT_TEMP, AT_INPUT, AT_CONST, AT_STATE };
+
+/* A named extent, and the linear forms mul * sym + add that operators make of one.  An extent in a
+ * shape is >= 0, or -1 - (index of a form). */
+struct at_sym {
+    char *name;
+    int64_t min, max;
+};
+struct at_form {
+    int sym;
+    int64_t mul, add;
+};
+struct at_dims {
+    struct at_sym *sym;
+    struct at_form *form;
+    int nsym, cap_sym, nform, cap_form;
+};
+/* The value of an extent under the values of the symbols. */
+int64_t at_dim_eval(const struct at_dims *dims, int64_t extent, const int64_t *sym);
+int64_t at_dim_min(const struct at_dims *dims, int64_t extent);
+int64_t at_dim_max(const struct at_dims *dims, int64_t extent);
+
+struct at_tensor {
+    attend_type type;
+    enum at_class class;
+    int rank;
+    int64_t shape[ATTEND_MAX_RANK];
+    int order[ATTEND_MAX_RANK]; /* axes from slowest to fastest in memory */
+    unsigned joined;  /* bit d: axes d and d + 1 are one run of memory, so they may be merged */
+    int node;         /* that makes it, or -1 */
+    int of;           /* views and new versions of a state: the tensor whose memory this is, or -1 */
+    int root;         /* the end of that chain; itself where `of` is -1 */
+    int next_version; /* of a state: the tensor that superseded it, or -1 */
+    int output;       /* index + 1 in graph->outputs */
+    char *name;       /* of inputs, constants, states and outputs */
+    const void *data; /* of constants */
+};
+
+struct at_node {
+    enum at_opcode op;
+    int nin, nout;
+    int in[AT_MAX_IN], out[AT_MAX_OUT];
+    union at_params p;
+    char *name;      /* from attend_graph_name, or NULL */
+    char *fused;     /* what it was made of, for the plan, or NULL */
+    bool dead;       /* swallowed by a fusion, or nobody reads it */
+};
+
+struct attend_graph {
+    attend_ctx *ctx;
+    struct at_err err;
+    struct at_dims dims;
+    struct at_tensor *tensor;
+    struct at_node *node;
+    int *output; /* tensor ids */
+    int ntensor, cap_tensor, nnode, cap_node, noutput, cap_output;
+    char **note; /* what canonicalisation could not fuse, and why: for the plan */
+    int nnote, cap_note;
+};
+
+/* Appends a node whose inputs are set, infers its outputs; the first output's id, or -1. */
+int at_graph_add(attend_graph *g, enum at_opcode op, const int *in, int nin,
+                 const union at_params *p, const attend_shape *shape);
+/* A fresh contiguous tensor. */
+int at_graph_tensor(attend_graph *g, attend_type type, int rank, const int64_t *shape);
+/* The extent mul * extent + add as a shape value. */
+int64_t at_graph_form(attend_graph *g, int64_t extent, int64_t mul, int64_t add);
+/* "attention 'l3.attn'", or "attention 7" where it has no name; into buf. */
+const char *at_node_label(const attend_graph *g, int node, char *buf, size_t size);
+/* "4 x 32 x tokens x 64"; into buf. */
+const char *at_shape_text(const struct at_dims *dims, int rank, const int64_t *shape, char *buf,
+                          size_t size);
+
+/* ---- op.c: the table -------------------------------------------------------------------------- */
+
+struct attend_exec;
+struct at_step;
+
+struct at_op {
+    const char *name;
+    int min_in, max_in;
+    bool view; /* moves no data: resolved in bind, never a step */
+    /* Checks inputs and makes node->out; `shape` is the argument of reshape, expand and slice. */
+    int (*infer)(attend_graph *g, struct at_node *n, const attend_shape *shape);
+    /* Multiply-adds count two.  sym: values of the symbols.  NULL: one per output element. */
+    double (*flops)(const attend_graph *g, const struct at_node *n, const int64_t *sym);
+    /* What it means, in plain C with double accumulators (ref.c).  NULL for views. */
+    int (*ref)(struct attend_exec *x, const struct at_step *s);
+};
+extern const struct at_op at_ops[AT_OP_COUNT];
+
+/* ---- canon.c, validate.c ------------------------------------------------------------------------ */
+
+/* Composed attention becomes attention nodes; dead nodes are marked.  Once per graph. */
+int at_canon(attend_graph *g, bool fuse);
+/* Whole-graph checks: versions of states, outputs, host-read inputs. */
+int at_validate(attend_graph *g);
+
+/* ---- visible.c, attn.c: one attention problem ------------------------------------------------------ */
+
+/* A tensor as kernels see it: real extents, strides in elements (blocks), an address. */
+struct at_view {
+    attend_type type;
+    int rank;
+    int64_t shape[ATTEND_MAX_RANK];
+    int64_t stride[ATTEND_MAX_RANK];
+    void *data;
+};
+static inline void *at_view_at(const struct at_view *v, int64_t elements)
+{
+    return (char *)v->data + elements * (int64_t)attend_type_size(v->type);
+}
+
+/* One sequence: nq query rows from row q0 of batch entry qb, nk visible keys from row k0 of kb. */
+struct at_seq {
+    int64_t qb, q0, nq;
+    int64_t kb, k0, nk;
+    int64_t off; /* row i stands at key position i + off */
+};
+
+/* The keys of rows [i0, i1): none outside [first, end) is visible to any of them, and every key in
+ * [full_first, full_end) is visible to all of them, by affine visibility alone. */
+struct at_keys {
+    int64_t first, full_first, full_end, end;
+};
+struct at_keys at_key_range(const struct at_visible *v, const struct at_seq *s, int64_t i0,
+                            int64_t i1);
+
+/* Attention with everything resolved.  Views have rank 4, (B, H, S, D); a broadcast axis has stride
+ * 0; packed tensors have B = 1.  Bias and mask are indexed [b, h, i, j] with the i and j of the
+ * sequence; their data is NULL where absent, and so are alibi, sinks and lse.data. */
+struct at_attn {
+    struct at_visible visible;
+    float scale, softcap;
+    int64_t nh, ng, dk, dv;
+    struct at_view q, k, v, o, bias, mask;
+    struct at_view lse;              /* (B, H, S) */
+    const float *alibi, *sinks;      /* [nh] */
+    int64_t nseq;
+    const struct at_seq *seq;
+};
+/* Fills a from the bound tensors of s; seq has room for at_attn_max_seqs.  Checks lengths, prefix
+ * sums and offsets.  Also serves AT_MASK, where q is the scores. */
+int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn *a,
+                    struct at_seq *seq);
+int64_t at_attn_max_seqs(const struct attend_plan *plan, const struct at_step *s);
+
+/* ---- thread.c ------------------------------------------------------------------------------------- */
+
+struct at_pool;
+int at_pool_new(attend_ctx *ctx, int threads, struct at_pool **out);
+void at_pool_free(struct at_pool *pool);
+void at_pool_for(void *pool, int64_t n, void (*fn)(void *arg, int64_t item, int slot), void *arg);
+
+/* ---- context.c -------------------------------------------------------------------------------------- */
+
+struct at_device; /* backends/backend.h */
+
+struct attend_ctx {
+    attend_allocator mem;
+    attend_executor exec;
+    struct at_pool *pool; /* NULL where the caller gave an executor */
+    int threads;
+    void (*log)(void *arg, const char *line);
+    void *log_arg;
+    struct at_device *device; /* in the order of attend_device_get */
+    int ndevice, cap_device;
+    int chosen; /* index of what "auto" takes */
+};
+void at_log(attend_ctx *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- plan.c, place.c, memplan.c ---------------------------------------------------------------------- */
+
+struct at_row; /* backends/backend.h */
+
+struct at_range {
+    int64_t min, max;
+};
+
+/* One operator, lowered.  Immutable once the plan is made. */
+struct at_step {
+    enum at_opcode op;
+    int node; /* in plan->graph */
+    int nin, nout;
+    int in[AT_MAX_IN], out[AT_MAX_OUT]; /* tensors of the plan; -1: absent */
+    const union at_params *p;
+    const struct at_row *row;
+    const struct at_device *device;
+    struct at_range rows;  /* the row dimension's range in this variant */
+    int64_t scratch;       /* bytes a slot, set by row->prepare */
+    int64_t state;         /* bytes in the exec, set by row->prepare */
+    int64_t state_offset;  /* given by the plan */
+    const void *packed;    /* what row->prepare made of constants, owned by the plan */
+    char *why;             /* why better rows refused, or NULL */
+};
+
+struct at_variant {
+    struct at_range rows;
+    struct at_step *step;
+    int nstep;
+    int64_t *offset; /* per tensor: in the arena, or -1 */
+    int64_t arena, scratch, state;
+};
+
+/* Memory that prepare packs; freed with the plan. */
+struct at_packed {
+    struct at_packed *next;
+    void *data;
+};
+
+struct attend_plan {
+    attend_ctx *ctx;
+    attend_graph *graph; /* a copy that is the plan's own; its tensors are the plan's */
+    const struct at_device *device;
+    bool deterministic;
+    struct at_variant variant[AT_MAX_VARIANTS];
+    int nvariant;
+    struct at_packed *packed;
+};
+/* The range of an extent of tensor t within a variant's row range. */
+struct at_range at_plan_range(const attend_plan *plan, struct at_range rows, int t, int axis);
+int at_place(attend_plan *plan, struct at_step *s, struct at_err *e);
+int at_memplan(attend_plan *plan, struct at_variant *v, struct at_err *e);
+void *at_plan_pack(attend_plan *plan, int64_t bytes);
+const struct at_variant *at_plan_variant(const attend_plan *plan, int64_t rows);
+
+/* ---- exec.c -------------------------------------------------------------------------------------------- */
+
+struct attend_exec {
+    attend_plan *plan;
+    attend_ctx *ctx;
+    struct at_err err;
+    int64_t *sym;                 /* values of the dimensions; -1: not given */
+    struct at_view *view;         /* per tensor of the plan */
+    struct at_bound *bound;       /* per tensor: what attend_bind was given */
+    const struct at_variant *variant; /* chosen by the last bind, NULL: not ready */
+    char *arena, *scratch, *state;
+    int64_t arena_bytes, scratch_bytes, state_bytes;
+    const volatile int *cancel;
+    uint64_t runs;
+    bool failed, shaped; /* a run failed; views match sym */
+    int64_t schedules;   /* how often a step was scheduled: tests count it */
+    int64_t fault;       /* atomic: step * 2^32 + code, of the first bad index met in a run; 0: none */
+};
+struct at_bound {
+    void *data;
+    int64_t bytes;
+    int64_t stride[ATTEND_MAX_RANK];
+    bool strided;
+};
+
+/* The view of input k of s, or NULL where it is absent. */
+static inline const struct at_view *at_in(const struct attend_exec *x, const struct at_step *s,
+                                          int k)
+{
+    return k < s->nin && s->in[k] >= 0 ? &x->view[s->in[k]] : NULL;
+}
+static inline const struct at_view *at_out(const struct attend_exec *x, const struct at_step *s,
+                                           int k)
+{
+    return k < s->nout && s->out[k] >= 0 ? &x->view[s->out[k]] : NULL;
+}
+static inline void *at_step_state(const struct attend_exec *x, const struct at_step *s)
+{
+    return x->state + s->state_offset;
+}
+static inline void *at_slot_scratch(const struct attend_exec *x, int slot)
+{
+    return x->scratch + slot * x->variant->scratch;
+}
+/* fn over [0, n) on the context's threads; items after a cancel are skipped.  Returns 0, or
+ * ATTEND_ECANCELLED. */
+int at_parallel(struct attend_exec *x, int64_t n, void (*fn)(void *arg, int64_t item, int slot),
+                void *arg);
+/* An index met while running (gather, append, rope positions) that is out of its range: the first is
+ * kept and the run fails with its sentence.  Safe from any thread. */
+void at_exec_bad_index(struct attend_exec *x, const struct at_step *s, int64_t place, int64_t value,
+                       int64_t limit);
+
+#endif
