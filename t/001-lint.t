@@ -1,0 +1,78 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Rules of HACKING.md that a script can see, and the symbols that the shared library exports.
+srcdir=${srcdir:-$(dirname "$0")/..}
+built=$PWD
+cd "$srcdir" || exit 1
+count=0
+
+# none NAME OFFENDERS: good when there are no offenders.
+none()
+{
+    count=$((count + 1))
+    if [ -z "$2" ]; then
+        echo "ok $count - $1"
+    else
+        echo "$2" | sed 's/^/# /'
+        echo "not ok $count - $1"
+    fi
+}
+
+skip()
+{
+    count=$((count + 1))
+    echo "ok $count # SKIP $1"
+}
+
+# lines REGEX FOLDER...: file:line:text of each match in C sources.
+lines()
+{
+    regex=$1
+    shift
+    for folder; do
+        [ -d "$folder" ] && find "$folder" -name '*.[ch]' -exec grep -nE "$regex" /dev/null {} +
+    done
+}
+
+library="lib backends simd models"
+all="$library tools t examples"
+
+none "only lib/os.c includes system headers" "$(
+    lines '^ *# *include *<(unistd|pthread|dlfcn|time|fcntl|sched|signal|dirent|poll|sys/|windows)' \
+        $library tools | grep -v '^lib/os\.c:')"
+none "only lib/env.c reads the environment" "$(
+    lines '\<getenv *\(' $library tools t examples | grep -v '^lib/env\.c:')"
+none "intrinsics are inside simd/" "$(
+    lines '(immintrin|arm_neon)\.h|\<_mm[0-9]*_|\<vld1q_' lib backends models tools)"
+none "the library never ends the process" "$(lines '\<(abort|_?exit|quick_exit) *\(' $library)"
+none "each source file names its licence" "$(
+    find $library tools t \( -name '*.[ch]' -o -name '*.t' \) -type f 2>/dev/null |
+        xargs grep -L 'SPDX-License-Identifier: MIT')"
+none "no flag that breaks infinities" "$(
+    grep -nE -e '-(ffast-math|ffinite-math-only|Ofast)' Makefile.am configure.ac m4/attend.m4)"
+
+# What the header declares is what the shared library exports, no more and no less.
+shared=$built/.libs/libattend.so
+if [ -f "$shared" ] && command -v nm >/dev/null; then
+    declared=$(tr '\n' ' ' <lib/attend.h | grep -o 'ATTEND_API [^();]*(' |
+        sed -n 's/.*[ *]\(attend_[a-z0-9_]*\) *($/\1/p' | sort)
+    exported=$(nm -D --defined-only "$shared" | awk '{ print $3 }' | sort)
+    both=$(printf '%s\n%s\n' "$declared" "$exported" | sort | uniq -d)
+    none "every function of attend.h is exported" "$(
+        printf '%s\n%s\n' "$declared" "$both" | sort | uniq -u)"
+    none "nothing else is exported" "$(printf '%s\n%s\n' "$exported" "$both" | sort | uniq -u)"
+else
+    skip "no shared library here to list the symbols of"
+    skip "no shared library here to list the symbols of"
+fi
+
+# The header on its own, as strict C11 and as C++17.
+for compiler in "${CC:-cc} -std=c11 -x c" "${CXX:-c++} -std=c++17 -x c++"; do
+    if command -v "${compiler%% *}" >/dev/null; then
+        none "attend.h alone is clean for $compiler" "$(
+            $compiler -Wall -Wextra -pedantic -fsyntax-only lib/attend.h 2>&1)"
+    else
+        skip "no ${compiler%% *}"
+    fi
+done
+echo "1..$count"
