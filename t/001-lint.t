@@ -54,11 +54,11 @@ none "no flag that breaks infinities" "$(
 # What the header declares is what the shared library exports, no more and no less.
 shared=$built/.libs/libattend.so
 if [ -f "$shared" ] && command -v nm >/dev/null; then
-    declared=$(tr '\n' ' ' <lib/attend.h | grep -o 'ATTEND_API [^();]*(' |
+    declared=$(cat lib/attend.h models/models.h | tr '\n' ' ' | grep -o 'ATTEND_API [^();]*(' |
         sed -n 's/.*[ *]\(attend_[a-z0-9_]*\) *($/\1/p' | sort)
     exported=$(nm -D --defined-only "$shared" | awk '{ print $3 }' | sort)
     both=$(printf '%s\n%s\n' "$declared" "$exported" | sort | uniq -d)
-    none "every function of attend.h is exported" "$(
+    none "every function of the headers is exported" "$(
         printf '%s\n%s\n' "$declared" "$both" | sort | uniq -u)"
     none "nothing else is exported" "$(printf '%s\n%s\n' "$exported" "$both" | sort | uniq -u)"
 else
