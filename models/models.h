@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/* Model files, tokens and sampling, on the public API: what a language model needs around its
+ * graph.
+ *
+ * A function that can fail returns a negative ATTEND_E... status, leaves its outputs as they were
+ * (a new object: NULL) and writes one sentence to (err, errlen), without a file name unless it says
+ * otherwise; err may be NULL when errlen is 0.  Objects here do not change once made and may be
+ * shared by threads, but for a sampler, which one thread uses at a time. */
+#ifndef ATTEND_MODELS_H
+#define ATTEND_MODELS_H
+
+#include "attend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- GGUF files --------------------------------------------------------------------------- */
+
+/* A GGUF file, version 2 or 3, little endian.  The file is mapped and is read as hostile input:
+ * after opening, every key, string, array and tensor that the calls below hand out lies inside of
+ * it. */
+typedef struct attend_gguf attend_gguf;
+
+/* Maps path and checks its structure: counts, lengths, types and alignment; that names are unique;
+ * that tensors lie inside the file and do not overlap.  Contents of tensors are looked at only by
+ * attend_gguf_tensor_check.  The sentence names the file.  ATTEND_EIO: it cannot be read;
+ * ATTEND_EFORMAT: it is not GGUF, or damaged; ATTEND_EUNSUPPORTED: another version or byte order.
+ * The file must not be cut short while it is open. */
+ATTEND_API int attend_gguf_open(const char *path, attend_gguf **out, char *err,
+                                size_t errlen) ATTEND_CHECK;
+/* The same for a file in memory, 8-byte aligned, borrowed until attend_gguf_free. */
+ATTEND_API int attend_gguf_from_memory(const void *data, size_t bytes, attend_gguf **out, char *err,
+                                       size_t errlen) ATTEND_CHECK;
+ATTEND_API void attend_gguf_free(attend_gguf *g);
+
+/* The names of keys and tensors, in byte order; NULL where i is not below their number.  They live
+ * as long as g. */
+ATTEND_API const char *attend_gguf_key(const attend_gguf *g, int64_t i);
+ATTEND_API const char *attend_gguf_tensor_name(const attend_gguf *g, int64_t i);
+
+/* The value of a key.  1: the file has it; 0: it does not, and *value is left as it was, which is
+ * how a default is given; ATTEND_EFORMAT: it has another type, or an integer above INT64_MAX.  An
+ * integer may be stored in any integer type or as bool, a float also in any integer type. */
+ATTEND_API int attend_gguf_int(const attend_gguf *g, const char *key, int64_t *value, char *err,
+                               size_t errlen) ATTEND_CHECK;
+ATTEND_API int attend_gguf_float(const attend_gguf *g, const char *key, double *value, char *err,
+                                 size_t errlen) ATTEND_CHECK;
+
+/* Bytes inside the file; no zero ends them, and they need not be UTF-8. */
+typedef struct attend_str {
+    const char *s;
+    size_t n;
+} attend_str;
+ATTEND_API int attend_gguf_str(const attend_gguf *g, const char *key, attend_str *value, char *err,
+                               size_t errlen) ATTEND_CHECK;
+
+/* An array of integers or of strings; the return values are those of attend_gguf_int. */
+typedef struct attend_gguf_array {
+    const void *data;
+    int64_t count;
+    int type; /* of its elements, as in the file */
+} attend_gguf_array;
+ATTEND_API int attend_gguf_ints(const attend_gguf *g, const char *key, attend_gguf_array *value,
+                                char *err, size_t errlen) ATTEND_CHECK;
+ATTEND_API int attend_gguf_strs(const attend_gguf *g, const char *key, attend_gguf_array *value,
+                                char *err, size_t errlen) ATTEND_CHECK;
+/* Element i of an array of integers, 0 <= i < count; a u64 above INT64_MAX reads as INT64_MAX. */
+ATTEND_API int64_t attend_gguf_array_int(const attend_gguf_array *a, int64_t i);
+/* Takes the first string off an array of strings: true, or false when none is left. */
+ATTEND_API int attend_gguf_array_next(attend_gguf_array *a, attend_str *value);
+
+/* A tensor of the file.  data points into the file, at a multiple of 8 bytes. */
+typedef struct attend_gguf_tensor {
+    const char *name;
+    attend_type type;
+    attend_shape shape; /* slowest first: the file's order reversed */
+    const void *data;
+    int64_t bytes;
+} attend_gguf_tensor;
+/* 1: found; 0: the file has no such tensor, and *out is left as it was; ATTEND_EUNSUPPORTED: it has
+ * a type that the library does not have. */
+ATTEND_API int attend_gguf_tensor_get(const attend_gguf *g, const char *name,
+                                      attend_gguf_tensor *out, char *err,
+                                      size_t errlen) ATTEND_CHECK;
+/* Reads all of a tensor and refuses with ATTEND_EFORMAT the first number (in quantised types: scale
+ * or minimum of a block) that is NaN or infinite, naming its place.  Who makes constants of a file
+ * calls it once for each: kernels trust constants. */
+ATTEND_API int attend_gguf_tensor_check(const attend_gguf_tensor *t, char *err,
+                                        size_t errlen) ATTEND_CHECK;
+
+/* ---- UTF-8 as it arrives ------------------------------------------------------------------- */
+
+/* Pieces of tokens are bytes and may end inside a character.  This holds such a tail back until the
+ * rest has come.  Start from {0}. */
+typedef struct attend_utf8 {
+    unsigned char held[4];
+    int count;
+} attend_utf8;
+
+/* Appends n bytes and writes to out the characters that are complete, as valid UTF-8: what can
+ * never become a character is replaced by U+FFFD.  n = 0 ends the text: what is held back is
+ * replaced too. out has room for 3 * (n + 3) bytes.  Returns how many were written. */
+ATTEND_API size_t attend_utf8_push(attend_utf8 *u, const char *bytes, size_t n, char *out);
+
+/* ---- Tokens ------------------------------------------------------------------------------- */
+
+/* Byte-level BPE, as GPT-2 introduced it, with the vocabulary of a GGUF file. */
+typedef struct attend_tokenizer attend_tokenizer;
+
+/* Reads the tokenizer of g, which may be freed afterwards.  ATTEND_EFORMAT: its lists are missing
+ * or contradict each other (empty or equal tokens, merges of unknown tokens); ATTEND_EUNSUPPORTED:
+ * a kind of tokenizer that is not here, or the library was built without utf8proc. */
+ATTEND_API int attend_tokenizer_new(const attend_gguf *g, attend_tokenizer **out, char *err,
+                                    size_t errlen) ATTEND_CHECK;
+ATTEND_API void attend_tokenizer_free(attend_tokenizer *t);
+
+ATTEND_API int32_t attend_tokenizer_size(const attend_tokenizer *t);
+/* The token that starts a text, where the model wants one (its add_bos_token); else -1. */
+ATTEND_API int32_t attend_tokenizer_bos(const attend_tokenizer *t);
+
+/* Tokens of n bytes of UTF-8, to ids, which has room for n of them: that is always enough. special:
+ * the names of control tokens in the text ("<|im_start|>") are these tokens; 0: they are plain
+ * text. (User-defined tokens always are tokens.)  No start token is added.  As in other
+ * implementations, a byte that the vocabulary does not have gives no token.  Returns how many;
+ * ATTEND_EINVAL names the byte where text is not UTF-8; ATTEND_ELIMIT: 2^31 bytes or more.  The
+ * time is n log n. */
+ATTEND_API int64_t attend_tokenizer_encode(const attend_tokenizer *t, const char *text, size_t n,
+                                           int special, int32_t *ids, char *err,
+                                           size_t errlen) ATTEND_CHECK;
+
+/* The bytes that token id stands for, not always whole characters (attend_utf8_push); {NULL, 0}
+ * where id is no token.  A control token gives its name. */
+ATTEND_API attend_str attend_tokenizer_piece(const attend_tokenizer *t, int32_t id);
+
+/* END: a control token that ends a turn or a text. */
+typedef enum attend_token_kind {
+    ATTEND_TOKEN_TEXT = 0,
+    ATTEND_TOKEN_CONTROL = 1,
+    ATTEND_TOKEN_END = 2
+} attend_token_kind;
+/* ATTEND_EINVAL where id is no token. */
+ATTEND_API int attend_tokenizer_kind(const attend_tokenizer *t, int32_t id);
+
+/* What the user says (n bytes), wrapped as the chat template of g would for a first turn, ready for
+ * attend_tokenizer_encode with special = 1 and no start token.  Templates are recognised, not run:
+ * SmolLM2's and plain ChatML, Llama 3's; ATTEND_EUNSUPPORTED names any other, or says that g has
+ * none. *out is freed with attend_free; returns its length. */
+ATTEND_API int64_t attend_chat_wrap(const attend_gguf *g, const char *user, size_t n, char **out,
+                                    char *err, size_t errlen) ATTEND_CHECK;
+
+/* ---- Sampling ----------------------------------------------------------------------------- */
+
+/* Chooses tokens from logits: softmax of logits / temperature, cut to the top_k most likely, then
+ * to the fewest of these that hold top_p of their probability.  Temperature 0 takes the largest
+ * logit. Of equal logits the smaller id comes first.  The same logits and seed give the same
+ * tokens. */
+typedef struct attend_sampler attend_sampler;
+
+typedef struct attend_sampler_opts {
+    size_t size;
+    float temperature; /* 0 */
+    int32_t top_k;     /* 0: all */
+    float top_p;       /* 1: all */
+    uint64_t seed;     /* 0 */
+} attend_sampler_opts;
+ATTEND_API void attend_sampler_opts_init(attend_sampler_opts *opts);
+/* A sampler over n logits.  opts NULL: the defaults.  ATTEND_EINVAL names the option that is wrong.
+ */
+ATTEND_API int attend_sampler_new(const attend_sampler_opts *opts, int32_t n, attend_sampler **out,
+                                  char *err, size_t errlen) ATTEND_CHECK;
+ATTEND_API void attend_sampler_free(attend_sampler *s);
+/* The next token.  -inf hides a token.  ATTEND_EINVAL: a logit is NaN or +inf, or all are -inf.
+ * Allocates nothing. */
+ATTEND_API int32_t attend_sampler_pick(attend_sampler *s, const float *logits, char *err,
+                                       size_t errlen) ATTEND_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
