@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* Problem words name one attention problem completely, so that a test that failed, a benchmark and
+ * a plan speak of it in one line that can be pasted into another:
+ *
+ *     attention:f16:b2h32g8q1k4096d128:causal-br:lse
+ *
+ * The second part is the type of q, k and v.  Sizes: b batch, h query heads, g KV heads, q query
+ * rows, k keys, d channels of q and k, v channels of v where they differ (d192v128).  Then options,
+ * in any order:
+ *
+ *     causal-tl causal-br tl br   causal, and how rows are aligned to keys (attend_align)
+ *     w5_2 winf_0                 window: keys to the left and right
+ *     mask-bool mask-float        a mask; -b1qk after it says which axes it has (all: -bhqk)
+ *     cap30 scale0.5              softcap, scale
+ *     alibi sinks lse             slopes; one more logit in the denominator; LSE is an output, too
+ *     used                        kv_used, drawn from 0 to k
+ *     packed                      b sequences of drawn lengths up to q and k, one after the other
+ *     kv-f16                      the type of k and v, where it is another
+ *     bshd strided unaligned      layouts: heads inside of rows; padded rows; odd addresses
+ *     huge nan                    scores in the thousands; what is hidden holds NaN and infinity
+ *     seed7                       other numbers (0)
+ */
+#ifndef AT_PROBLEM_H
+#define AT_PROBLEM_H
+
+#include <stdbool.h>
+
+#include "attend.h"
+
+enum at_problem_mask { AT_MASK_NONE, AT_MASK_BOOL, AT_MASK_FLOAT };
+
+struct at_problem {
+    attend_type type, kv_type;
+    int64_t nb, nh, ng, nq, nk, dk, dv;
+    bool causal;
+    attend_align align;
+    int64_t left, right; /* window; -1: open */
+    enum at_problem_mask mask;
+    bool mask_axis[4];    /* which of b, h, q, k the mask has; it is broadcast along the others */
+    float softcap, scale; /* 0: none; NaN: 1 / sqrt(dk) */
+    bool alibi, sinks, lse, used, packed, bshd, strided, unaligned, huge, nan;
+    int64_t seed;
+};
+
+#define AT_PROBLEM_WORD 256 /* bytes that the longest word needs */
+
+/* Reads a word.  err receives a sentence that names the part that is wrong. */
+int at_problem_parse(const char *word, struct at_problem *p, char *err, size_t errlen);
+/* Writes the word of p, options in the order of the list above, into buf; returns buf. */
+const char *at_problem_print(const struct at_problem *p, char buf[AT_PROBLEM_WORD]);
+
+#endif
