@@ -55,7 +55,7 @@ apt_get()
 
 install_packages()
 {
-    packages=$(missing_packages | tr '\n' ' ')
+    packages=$(echo $(missing_packages)) # on one line
     [ -n "$packages" ] || return 0
     line="apt-get install $packages"
     if [ "$(id -u)" = 0 ]; then
