@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT */
+/* One attention problem from the bound tensors of a step: views, sequences, and every check of
+ * lengths and offsets that the host can see. */
+#include <math.h>
+#include <stdio.h>
+
+#include "core.h"
+
+/* What is being resolved, and how errors name it. */
+struct resolve {
+    struct attend_exec *x;
+    const struct at_step *s;
+    char label[96];
+};
+
+static void label(struct resolve *r)
+{
+    const struct at_node *n = &r->x->plan->graph->node[r->s->node];
+    if (n->label)
+        snprintf(r->label, sizeof r->label, "%s '%s'", at_ops[n->op].name, n->label);
+    else
+        snprintf(r->label, sizeof r->label, "%s %d", at_ops[n->op].name, r->s->node);
+}
+
+static int refuse(const struct resolve *r, const char *what)
+{
+    return at_fail(&r->x->err, ATTEND_EINVAL, "%s: %s", r->label, what);
+}
+
+/* ---- views ---- */
+
+/* v as (B, H, S, D): right-aligned where it has fewer axes, a broadcast axis with stride 0. Absent:
+ * all zero, so data is NULL. */
+static struct at_view rank4(const struct at_view *v)
+{
+    if (!v)
+        return (struct at_view){0};
+    struct at_view w = {.type = v->type, .rank = 4, .data = v->data};
+    for (int d = 0; d < 4; d++) {
+        int e = d - (4 - v->rank);
+        w.shape[d] = e < 0 ? 1 : v->shape[e];
+        w.stride[d] = e < 0 || v->shape[e] == 1 ? 0 : v->stride[e];
+    }
+    return w;
+}
+
+/* Packed rows (T, H, D) as (1, H, T, D). */
+static struct at_view packed4(const struct at_view *v)
+{
+    return (struct at_view){
+        .type = v->type,
+        .rank = 4,
+        .data = v->data,
+        .shape = {1, v->shape[1],  v->shape[0],  v->shape[2] },
+        .stride = {0, v->stride[1], v->stride[0], v->stride[2]}
+    };
+}
+
+/* Queries, keys, values or outputs, of either form. */
+static struct at_view rows4(const struct at_view *v, bool packed)
+{
+    return v && packed ? packed4(v) : rank4(v);
+}
+
+/* LSE as (B, H, S); packed it is (H, T). */
+static struct at_view lse3(const struct at_view *v)
+{
+    if (!v || v->rank == 3)
+        return v ? *v : (struct at_view){0};
+    return (struct at_view){
+        .type = v->type,
+        .rank = 3,
+        .data = v->data,
+        .shape = {1, v->shape[0],  v->shape[1] },
+        .stride = {0, v->stride[0], v->stride[1]}
+    };
+}
+
+/* One float a head, which kernels read as an array. */
+static int per_head(const struct resolve *r, int input, const float **out)
+{
+    const struct at_view *v = at_in(r->x, r->s, input);
+    *out = v ? v->data : NULL;
+    if (v && v->shape[0] > 1 && v->stride[0] != 1)
+        return refuse(r, "alibi slopes and sink logits must be contiguous");
+    return 0;
+}
+
+/* ---- sequences ---- */
+
+static int64_t entry(const struct at_view *v, int64_t n)
+{
+    return ((const int32_t *)v->data)[n * v->stride[0]];
+}
+
+/* Exclusive prefix sums: from 0, never falling, within the rows that there are. */
+static int check_sums(const struct resolve *r, const struct at_view *v, const char *name,
+                      int64_t rows)
+{
+    int64_t count = v->shape[0];
+    if (count < 1)
+        return at_fail(&r->x->err, ATTEND_EINVAL,
+                       "%s: %s is empty; for n sequences it has n + 1 entries", r->label, name);
+    if (entry(v, 0) != 0)
+        return at_fail(&r->x->err, ATTEND_EINVAL, "%s: %s[0] is %lld; prefix sums begin with 0",
+                       r->label, name, (long long)entry(v, 0));
+    for (int64_t n = 1; n < count; n++)
+        if (entry(v, n) < entry(v, n - 1))
+            return at_fail(&r->x->err, ATTEND_EINVAL,
+                           "%s: %s[%lld] is %lld, below the %lld before it", r->label, name,
+                           (long long)n, (long long)entry(v, n), (long long)entry(v, n - 1));
+    if (entry(v, count - 1) > rows)
+        return at_fail(&r->x->err, ATTEND_EINVAL, "%s: %s[%lld] is %lld but there are %lld rows",
+                       r->label, name, (long long)(count - 1), (long long)entry(v, count - 1),
+                       (long long)rows);
+    return 0;
+}
+
+static int dense_seqs(struct at_attn *a, int64_t nk, struct at_seq *seq)
+{
+    a->nseq = a->q.shape[0];
+    for (int64_t n = 0; n < a->nseq; n++)
+        seq[n] = (struct at_seq){.qb = n, .nq = a->q.shape[2], .kb = n, .nk = nk};
+    return 0;
+}
+
+static int packed_seqs(const struct resolve *r, struct at_attn *a, struct at_seq *seq)
+{
+    const struct at_view *ql = at_in(r->x, r->s, AT_IN_Q_LENS);
+    const struct at_view *kl = at_in(r->x, r->s, AT_IN_KV_LENS);
+    int status = check_sums(r, ql, "q_lens", a->q.shape[2]);
+    if (status == 0)
+        status = check_sums(r, kl, "kv_lens", a->k.shape[2]);
+    if (status < 0)
+        return status;
+    if (ql->shape[0] != kl->shape[0])
+        return at_fail(&r->x->err, ATTEND_EINVAL,
+                       "%s: q_lens has %lld entries but kv_lens has %lld", r->label,
+                       (long long)ql->shape[0], (long long)kl->shape[0]);
+    a->nseq = ql->shape[0] - 1;
+    for (int64_t n = 0; n < a->nseq; n++)
+        seq[n] = (struct at_seq){.q0 = entry(ql, n),
+                                 .nq = entry(ql, n + 1) - entry(ql, n),
+                                 .k0 = entry(kl, n),
+                                 .nk = entry(kl, n + 1) - entry(kl, n)};
+    return 0;
+}
+
+/* Rows of q past the last sequence belong to none: they see nothing, and are written. */
+static void unused_rows(struct at_attn *a, struct at_seq *seq)
+{
+    const struct at_seq *last = a->nseq > 0 ? &seq[a->nseq - 1] : NULL;
+    int64_t used = last ? last->q0 + last->nq : 0;
+    if (used < a->q.shape[2])
+        seq[a->nseq++] = (struct at_seq){.q0 = used, .nq = a->q.shape[2] - used};
+}
+
+static int check_count(const struct resolve *r, const struct at_view *v, const char *name,
+                       int64_t nseq)
+{
+    if (!v || v->shape[0] == nseq)
+        return 0;
+    return at_fail(&r->x->err, ATTEND_EINVAL, "%s: %s has %lld entries for %lld sequences",
+                   r->label, name, (long long)v->shape[0], (long long)nseq);
+}
+
+static int use_lengths(const struct resolve *r, const struct at_attn *a, struct at_seq *seq)
+{
+    const struct at_view *used = at_in(r->x, r->s, AT_IN_KV_USED);
+    int status = check_count(r, used, "kv_used", a->nseq);
+    for (int64_t n = 0; used && status == 0 && n < a->nseq; n++) {
+        int64_t nk = entry(used, n);
+        if (nk < 0 || nk > seq[n].nk)
+            status =
+                at_fail(&r->x->err, ATTEND_EINVAL, "%s: kv_used[%lld] is %lld, outside [0, %lld]",
+                        r->label, (long long)n, (long long)nk, (long long)seq[n].nk);
+        else
+            seq[n].nk = nk;
+    }
+    return status;
+}
+
+/* Where rows stand among keys: q_offset, or as `align` says, or at 0 where nothing asks. */
+static int use_offsets(const struct resolve *r, const struct at_attn *a, struct at_seq *seq)
+{
+    const struct at_visible *v = &a->visible;
+    const struct at_view *given = at_in(r->x, r->s, AT_IN_Q_OFFSET);
+    bool matters = v->causal || v->left >= 0 || v->right >= 0 || a->alibi;
+    int status = check_count(r, given, "q_offset", a->nseq);
+    for (int64_t n = 0; status == 0 && n < a->nseq; n++) {
+        int64_t nq = seq[n].nq, nk = seq[n].nk;
+        if (given)
+            seq[n].off = entry(given, n);
+        else if (v->align == ATTEND_BOTTOM_RIGHT)
+            seq[n].off = nk - nq;
+        else if (v->align == ATTEND_ALIGN_UNSET && matters && nq != nk)
+            status =
+                at_fail(&r->x->err, ATTEND_EINVAL,
+                        "%s: sequence %lld has %lld query rows and %lld keys, so causal, window "
+                        "and alibi need align (top-left or bottom-right) or q_offset",
+                        r->label, (long long)n, (long long)nq, (long long)nk);
+    }
+    return status;
+}
+
+/* A bias or mask spans (or broadcasts over) every sequence. */
+static int check_mask(const struct resolve *r, const struct at_attn *a, const struct at_view *m,
+                      int64_t nk)
+{
+    int64_t need[4] = {a->nseq, a->nh, 0, nk};
+    for (int64_t n = 0; n < a->nseq; n++) {
+        need[2] = at_max(need[2], a->seq[n].nq);
+        need[3] = at_max(need[3], a->seq[n].nk);
+    }
+    for (int d = 0; m->data && d < 4; d++)
+        if (m->shape[d] != 1 && m->shape[d] < need[d])
+            return at_fail(
+                &r->x->err, ATTEND_EINVAL,
+                "%s: axis %d of the mask, as (B, H, Sq, Skv), has extent %lld but %lld are "
+                "needed",
+                r->label, d, (long long)m->shape[d], (long long)need[d]);
+    return 0;
+}
+
+/* ---- the problem ---- */
+
+static int resolve_seqs(const struct resolve *r, struct at_attn *a, bool packed, int64_t nk,
+                        struct at_seq *seq)
+{
+    int status = packed ? packed_seqs(r, a, seq) : dense_seqs(a, nk, seq);
+    if (status == 0)
+        status = use_lengths(r, a, seq);
+    if (status == 0)
+        status = use_offsets(r, a, seq);
+    if (status == 0)
+        status = check_mask(r, a, &a->bias, packed ? 0 : nk);
+    if (status == 0)
+        status = check_mask(r, a, &a->mask, packed ? 0 : nk);
+    if (status == 0 && packed)
+        unused_rows(a, seq);
+    return status;
+}
+
+int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn *a,
+                    struct at_seq *seq)
+{
+    struct resolve r = {.x = x, .s = s};
+    label(&r);
+    const struct at_attention *p = &s->p->attention;
+    bool packed = at_in(x, s, AT_IN_Q_LENS) != NULL;
+
+    *a = (struct at_attn){
+        .visible = p->visible, .scale = p->scale, .softcap = p->softcap, .seq = seq};
+    a->q = rows4(at_in(x, s, AT_IN_Q), packed);
+    a->k = rows4(at_in(x, s, AT_IN_K), packed);
+    a->v = rows4(at_in(x, s, AT_IN_V), packed);
+    a->o = rows4(at_out(x, s, 0), packed);
+    a->lse = lse3(at_out(x, s, 1));
+    a->bias = rank4(at_in(x, s, AT_IN_BIAS));
+    a->mask = rank4(at_in(x, s, AT_IN_MASK));
+    a->nh = a->q.shape[1];
+    a->ng = a->k.shape[1];
+    a->dk = a->q.shape[3];
+    a->dv = a->v.shape[3];
+    if (isnan(a->scale))
+        a->scale = 1 / sqrtf((float)a->dk);
+
+    int status = per_head(&r, AT_IN_ALIBI, &a->alibi);
+    if (status == 0)
+        status = per_head(&r, AT_IN_SINKS, &a->sinks);
+    int64_t nk = s->op == AT_MASK ? a->q.shape[3] : a->k.shape[2];
+    return status < 0 ? status : resolve_seqs(&r, a, packed, nk, seq);
+}
+
+int64_t at_attn_max_seqs(const struct attend_plan *plan, const struct at_step *s)
+{
+    bool packed = s->nin > AT_IN_Q_LENS && s->in[AT_IN_Q_LENS] >= 0;
+    if (packed) /* n + 1 sums, and the rows that belong to no sequence */
+        return at_plan_range(plan, s->rows, s->in[AT_IN_Q_LENS], 0).max;
+    int q = s->in[AT_IN_Q];
+    return plan->graph->tensor[q].rank < 4 ? 1 : at_plan_range(plan, s->rows, q, 0).max;
+}

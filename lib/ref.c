@@ -1,0 +1,814 @@
+/* SPDX-License-Identifier: MIT */
+/* The definitions of ref.h.  Every operator is a loop over the rows of its output's last axis; a
+ * row is read and written through get and set, which know types and strides.  Only matmul, where
+ * the time goes, copies rows to memory of its own. */
+#include <math.h>
+#include <string.h>
+
+#include "half.h"
+#include "quant.h"
+#include "ref.h"
+
+/* ---- elements ---- */
+
+static double get(const struct at_view *v, int64_t at)
+{
+    switch (v->type) {
+    case ATTEND_F32:
+        return (double)((const float *)v->data)[at];
+    case ATTEND_F16:
+        return (double)at_half_to_float(((const uint16_t *)v->data)[at]);
+    case ATTEND_BF16:
+        return (double)at_bf16_to_float(((const uint16_t *)v->data)[at]);
+    case ATTEND_F64:
+        return ((const double *)v->data)[at];
+    case ATTEND_I8:
+        return ((const int8_t *)v->data)[at];
+    case ATTEND_I32:
+        return ((const int32_t *)v->data)[at];
+    case ATTEND_I64:
+        return (double)((const int64_t *)v->data)[at];
+    case ATTEND_U8:
+        return ((const uint8_t *)v->data)[at];
+    case ATTEND_BOOL:
+        return ((const uint8_t *)v->data)[at] != 0;
+    default: /* blocks are read by whole rows */
+        return (double)NAN;
+    }
+}
+
+static void set(const struct at_view *v, int64_t at, double x)
+{
+    if (v->type == ATTEND_F32)
+        ((float *)v->data)[at] = (float)x;
+    else if (v->type == ATTEND_F16) /* from f32 or f16: exact as a float, so rounded once */
+        ((uint16_t *)v->data)[at] = at_half_from_float((float)x);
+    else if (v->type == ATTEND_BF16)
+        ((uint16_t *)v->data)[at] = at_bf16_from_float((float)x);
+}
+
+static int64_t index_at(const struct at_view *v, int64_t at)
+{
+    return ((const int32_t *)v->data)[at];
+}
+
+/* ---- rows ---- */
+
+/* n elements of the last axis: element k is at `at` + k * step. */
+struct row {
+    const struct at_view *v;
+    int64_t at, step, n;
+};
+
+static double at(const struct row *r, int64_t k)
+{
+    return get(r->v, r->at + k * r->step);
+}
+
+static void put(const struct row *r, int64_t k, double x)
+{
+    set(r->v, r->at + k * r->step, x);
+}
+
+/* Where v has place number `place` (in C order) of the axes of `like` but its last `skip`; v is
+ * broadcast to `like`: right-aligned, extents equal or 1. */
+static int64_t offset(const struct at_view *v, const struct at_view *like, int64_t place, int skip)
+{
+    int64_t sum = 0;
+    for (int d = like->rank - 1 - skip; d >= 0; d--) {
+        int e = d - (like->rank - v->rank);
+        if (e >= 0 && v->shape[e] != 1)
+            sum += place % like->shape[d] * v->stride[e];
+        place /= like->shape[d];
+    }
+    return sum;
+}
+
+/* Places of the axes of v but its last `skip`. */
+static int64_t places(const struct at_view *v, int skip)
+{
+    int64_t n = 1;
+    for (int d = 0; d < v->rank - skip; d++)
+        n *= v->shape[d];
+    return n;
+}
+
+/* Row number `r` of `like` as v has it. */
+static struct row row_of(const struct at_view *v, const struct at_view *like, int64_t r)
+{
+    struct row row = {.v = v, .at = offset(v, like, r, 1), .n = 1};
+    if (like->rank > 0)
+        row.n = like->shape[like->rank - 1];
+    if (v->rank > 0 && v->shape[v->rank - 1] != 1)
+        row.step = v->stride[v->rank - 1];
+    return row;
+}
+
+/* A row of blocks to n floats and back. */
+static void dequantise(const struct at_view *v, int64_t block, float *y, int64_t n)
+{
+    const void *x = at_view_at(v, block);
+    if (v->type == ATTEND_Q8_0)
+        at_quant_from_q8_0(y, x, n);
+    else if (v->type == ATTEND_Q4_0)
+        at_quant_from_q4_0(y, x, n);
+    else
+        at_quant_from_q4_1(y, x, n);
+}
+
+static void quantise(const struct at_view *v, int64_t block, const float *x, int64_t n)
+{
+    void *y = at_view_at(v, block);
+    if (v->type == ATTEND_Q8_0)
+        at_quant_q8_0(y, x, n);
+    else if (v->type == ATTEND_Q4_0)
+        at_quant_q4_0(y, x, n);
+    else
+        at_quant_q4_1(y, x, n);
+}
+
+static bool quantised(const struct at_view *v)
+{
+    return attend_type_block(v->type) > 1;
+}
+
+/* A row as doubles, of any type: x[k * gap]. */
+static void load(const struct row *r, double *x, int64_t gap)
+{
+    float y[AT_QUANT_BLOCK];
+    if (!quantised(r->v)) {
+        for (int64_t k = 0; k < r->n; k++)
+            x[k * gap] = at(r, k);
+        return;
+    }
+    for (int64_t k = 0; k < r->n; k += AT_QUANT_BLOCK) {
+        int64_t n = at_min(r->n - k, AT_QUANT_BLOCK);
+        dequantise(r->v, r->at + k / AT_QUANT_BLOCK, y, n);
+        for (int64_t e = 0; e < n; e++)
+            x[(k + e) * gap] = (double)y[e];
+    }
+}
+
+/* to = from, converted to the type of `to`; equal types move bits, so that integers and the payload
+ * of NaN stay what they are. */
+static void move(const struct row *to, const struct row *from)
+{
+    size_t size = attend_type_size(to->v->type);
+    float x[AT_QUANT_BLOCK];
+    if (quantised(to->v) && to->v->type != from->v->type) {
+        for (int64_t k = 0; k < to->n; k += AT_QUANT_BLOCK) {
+            int64_t n = at_min(to->n - k, AT_QUANT_BLOCK);
+            for (int64_t e = 0; e < n; e++)
+                x[e] = (float)at(from, k + e);
+            quantise(to->v, to->at + k / AT_QUANT_BLOCK, x, n);
+        }
+    } else if (quantised(to->v)) {
+        memcpy(at_view_at(to->v, to->at), at_view_at(from->v, from->at),
+               (size_t)at_ceil_div(to->n, AT_QUANT_BLOCK) * size);
+    } else if (to->v->type == from->v->type) {
+        for (int64_t k = 0; k < to->n; k++)
+            memcpy(at_view_at(to->v, to->at + k * to->step),
+                   at_view_at(from->v, from->at + k * from->step), size);
+    } else {
+        for (int64_t k = 0; k < to->n; k++)
+            put(to, k, at(from, k));
+    }
+}
+
+/* ---- steps over rows ---- */
+
+/* A step at work: `row` is called for each row of out, with in[k] NULL where absent. */
+struct job {
+    struct attend_exec *x;
+    const struct at_step *s;
+    const struct at_view *in[AT_MAX_IN], *out;
+    void (*row)(const struct job *job, int64_t r);
+    double (*fn)(double); /* of elementwise functions */
+};
+
+static struct job job_of(struct attend_exec *x, const struct at_step *s)
+{
+    struct job job = {.x = x, .s = s, .out = at_out(x, s, 0)};
+    for (int k = 0; k < s->nin; k++)
+        job.in[k] = at_in(x, s, k);
+    return job;
+}
+
+static void one_row(void *arg, int64_t item, int slot)
+{
+    const struct job *job = arg;
+    (void)slot;
+    job->row(job, item);
+}
+
+static int each_row(struct attend_exec *x, const struct at_step *s,
+                    void (*row)(const struct job *job, int64_t r))
+{
+    struct job job = job_of(x, s);
+    job.row = row;
+    return at_parallel(x, places(job.out, job.out->rank > 0), one_row, &job);
+}
+
+/* Row r of the output, and of input k as it is broadcast to the output. */
+static struct row out_row(const struct job *job, int64_t r)
+{
+    return row_of(job->out, job->out, r);
+}
+
+static struct row in_row(const struct job *job, int k, int64_t r)
+{
+    return row_of(job->in[k], job->out, r);
+}
+
+/* ---- matmul ---- */
+
+/* A work item is a block of at most ROWS x COLS of the output.  Its rows of a lie in memory as
+ * [panel][k][LANES], lanes past the last row being 0, so that LANES sums run side by side, each in
+ * the order of k; each row (or column) of b is read once. */
+enum { LANES = 8, ROWS = 32, COLS = 64 };
+
+int64_t at_ref_matmul_scratch(int64_t k)
+{
+    return at_mul_size(k, (ROWS + 1) * (int64_t)sizeof(double));
+}
+
+struct matmul {
+    struct attend_exec *x;
+    const struct at_view *a, *b, *c;
+    bool b_rows;
+    int64_t m, n, k, row_blocks, col_blocks;
+};
+
+/* sum[r] = a's lane r times b, in the order of k. */
+static void dot_panel(const double *restrict a, const double *restrict b, int64_t nk,
+                      double *restrict sum)
+{
+    double s[LANES] = {0};
+    for (int64_t k = 0; k < nk; k++)
+        for (int r = 0; r < LANES; r++)
+            s[r] += a[k * LANES + r] * b[k];
+    memcpy(sum, s, sizeof s);
+}
+
+static void matmul_block(void *arg, int64_t item, int slot)
+{
+    const struct matmul *p = arg;
+    const struct at_view *a = p->a, *b = p->b, *c = p->c;
+    int64_t n0 = item % p->col_blocks * COLS, m0 = item / p->col_blocks % p->row_blocks * ROWS;
+    int64_t batch = item / p->col_blocks / p->row_blocks;
+    int64_t n1 = at_min(n0 + COLS, p->n), rows = at_min(ROWS, p->m - m0);
+    int64_t a0 = offset(a, c, batch, 2), b0 = offset(b, c, batch, 2), c0 = offset(c, c, batch, 2);
+    double *pa = at_slot_scratch(p->x, slot); /* [ROWS / LANES][k][LANES] */
+    double *pb = pa + ROWS * p->k;            /* [k] */
+
+    memset(pa, 0, (size_t)(at_round_up(rows, LANES) * p->k) * sizeof *pa);
+    for (int64_t r = 0; r < rows; r++) {
+        struct row row = {a, a0 + (m0 + r) * a->stride[a->rank - 2], a->stride[a->rank - 1], p->k};
+        load(&row, pa + r / LANES * LANES * p->k + r % LANES, LANES);
+    }
+    int along_n = b->rank - (p->b_rows ? 2 : 1), along_k = b->rank - (p->b_rows ? 1 : 2);
+    for (int64_t n = n0; n < n1; n++) {
+        struct row row = {b, b0 + n * b->stride[along_n], b->stride[along_k], p->k};
+        load(&row, pb, 1);
+        for (int64_t r0 = 0; r0 < rows; r0 += LANES) {
+            double sum[LANES];
+            dot_panel(pa + r0 * p->k, pb, p->k, sum);
+            for (int64_t r = r0; r < at_min(r0 + LANES, rows); r++)
+                set(c, c0 + (m0 + r) * c->stride[c->rank - 2] + n * c->stride[c->rank - 1],
+                    sum[r - r0]);
+        }
+    }
+}
+
+/* c[..., m, n] = sum_k a[..., m, k] b[..., k, n], or b[..., n, k] */
+int at_ref_matmul(struct attend_exec *x, const struct at_step *s)
+{
+    struct matmul p = {.x = x, .a = &x->view[s->in[0]], .b = &x->view[s->in[1]]};
+    p.c = &x->view[s->out[0]];
+    p.b_rows = s->p->matmul.b_rows;
+    p.m = p.c->shape[p.c->rank - 2];
+    p.n = p.c->shape[p.c->rank - 1];
+    p.k = p.a->shape[p.a->rank - 1];
+    p.row_blocks = at_ceil_div(p.m, ROWS);
+    p.col_blocks = at_ceil_div(p.n, COLS);
+    return at_parallel(x, places(p.c, 2) * p.row_blocks * p.col_blocks, matmul_block, &p);
+}
+
+/* ---- elementwise ---- */
+
+static void add_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r), b = in_row(job, 1, r);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, at(&a, k) + at(&b, k));
+}
+
+int at_ref_add(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, add_row);
+}
+
+static void mul_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r), b = in_row(job, 1, r);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, at(&a, k) * at(&b, k));
+}
+
+int at_ref_mul(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, mul_row);
+}
+
+static void scale_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, at(&a, k) * (double)job->s->p->scale.factor);
+}
+
+int at_ref_scale(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, scale_row);
+}
+
+static void where_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), cond = in_row(job, 0, r), a = in_row(job, 1, r);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, at(&cond, k) != 0 ? at(&a, k) : (double)job->s->p->where.other);
+}
+
+int at_ref_where(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, where_row);
+}
+
+static void function_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, job->fn(at(&a, k)));
+}
+
+static int each_element(struct attend_exec *x, const struct at_step *s, double (*fn)(double))
+{
+    struct job job = job_of(x, s);
+    job.row = function_row;
+    job.fn = fn;
+    return at_parallel(x, places(job.out, job.out->rank > 0), one_row, &job);
+}
+
+static double silu(double a)
+{
+    return a / (1 + exp(-a));
+}
+
+int at_ref_silu(struct attend_exec *x, const struct at_step *s)
+{
+    return each_element(x, s, silu);
+}
+
+/* a Phi(a), with Phi(a) = erfc(-a / sqrt 2) / 2, which keeps its digits where a is far below 0. */
+static double gelu(double a)
+{
+    return a * 0.5 * erfc(-a * 0.70710678118654752440);
+}
+
+int at_ref_gelu(struct attend_exec *x, const struct at_step *s)
+{
+    return each_element(x, s, gelu);
+}
+
+/* a (1 + tanh(sqrt(2 / pi) (a + 0.044715 a^3))) / 2 */
+static double gelu_tanh(double a)
+{
+    return 0.5 * a * (1 + tanh(0.79788456080286535588 * (a + 0.044715 * a * a * a)));
+}
+
+int at_ref_gelu_tanh(struct attend_exec *x, const struct at_step *s)
+{
+    return each_element(x, s, gelu_tanh);
+}
+
+int at_ref_tanh(struct attend_exec *x, const struct at_step *s)
+{
+    return each_element(x, s, tanh);
+}
+
+/* ---- along the last axis ---- */
+
+/* exp(a - max) / sum, and 0 for a row of -inf. */
+static void softmax_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r);
+    double max = -(double)INFINITY, sum = 0;
+    for (int64_t k = 0; k < y.n; k++)
+        max = at(&a, k) > max ? at(&a, k) : max;
+    for (int64_t k = 0; k < y.n; k++)
+        sum += at(&a, k) == -(double)INFINITY ? 0 : exp(at(&a, k) - max);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, sum == 0 ? 0 : exp(at(&a, k) - max) / sum);
+}
+
+int at_ref_softmax(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, softmax_row);
+}
+
+/* The k-th element of a [D] parameter, or what stands for an absent one. */
+static double param(const struct at_view *v, int64_t k, double absent)
+{
+    return v ? get(v, k * v->stride[0]) : absent;
+}
+
+/* a / sqrt(mean(a^2) + eps) * weight */
+static void rms_norm_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r);
+    double sum = 0;
+    for (int64_t k = 0; k < y.n; k++)
+        sum += at(&a, k) * at(&a, k);
+    double rms = sqrt(sum / (double)y.n + (double)job->s->p->norm.eps);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, at(&a, k) / rms * param(job->in[1], k, 1));
+}
+
+int at_ref_rms_norm(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, rms_norm_row);
+}
+
+/* (a - mean) / sqrt(variance + eps) * weight + bias */
+static void layer_norm_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r);
+    double mean = 0, variance = 0;
+    for (int64_t k = 0; k < y.n; k++)
+        mean += at(&a, k) / (double)y.n;
+    for (int64_t k = 0; k < y.n; k++)
+        variance += (at(&a, k) - mean) * (at(&a, k) - mean) / (double)y.n;
+    double deviation = sqrt(variance + (double)job->s->p->norm.eps);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k,
+            (at(&a, k) - mean) / deviation * param(job->in[1], k, 1) + param(job->in[2], k, 0));
+}
+
+int at_ref_layer_norm(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, layer_norm_row);
+}
+
+/* The position of row r of (B, H, S, D): positions are (S) or (B, S). */
+static int64_t position_of(const struct at_view *pos, const struct at_view *like, int64_t r)
+{
+    int64_t i = r % like->shape[2], b = r / (like->shape[1] * like->shape[2]);
+    return index_at(pos,
+                    pos->rank == 1 ? i * pos->stride[0] : b * pos->stride[0] + i * pos->stride[1]);
+}
+
+/* Turns the pair (c, d) by an angle; channels past `dims` stay. */
+static void rope_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r);
+    double pos = (double)position_of(job->in[1], job->out, r);
+    double base = (double)job->s->p->rope.base;
+    int64_t dims = job->s->p->rope.dims;
+    bool half = job->s->p->rope.pairing == ATTEND_ROPE_HALF;
+    for (int64_t p = 0; p < dims / 2; p++) {
+        int64_t c = half ? p : 2 * p, d = half ? p + dims / 2 : 2 * p + 1;
+        double angle = pos * pow(base, -2 * (double)p / (double)dims) / param(job->in[2], p, 1);
+        double ac = at(&a, c), ad = at(&a, d);
+        put(&y, c, ac * cos(angle) - ad * sin(angle));
+        put(&y, d, ac * sin(angle) + ad * cos(angle));
+    }
+    for (int64_t c = dims; c < y.n; c++)
+        put(&y, c, at(&a, c));
+}
+
+int at_ref_rope(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, rope_row);
+}
+
+/* ---- rows by index ---- */
+
+/* out[..., :] = table[index[...], :] */
+static void gather_row(const struct job *job, int64_t r)
+{
+    const struct at_view *table = job->in[0], *index = job->in[1];
+    int64_t k = index_at(index, offset(index, index, r, 0));
+    struct row y = out_row(job, r);
+    if (k < 0 || k >= table->shape[0]) {
+        at_exec_bad_index(job->x, job->s, r, k, table->shape[0]);
+        return;
+    }
+    struct row from = {table, k * table->stride[0], table->stride[1], y.n};
+    float x[AT_QUANT_BLOCK];
+    if (!quantised(table)) {
+        move(&y, &from);
+        return;
+    }
+    for (int64_t c = 0; c < y.n; c += AT_QUANT_BLOCK) {
+        int64_t n = at_min(y.n - c, AT_QUANT_BLOCK);
+        dequantise(table, from.at + c / AT_QUANT_BLOCK, x, n);
+        for (int64_t e = 0; e < n; e++)
+            put(&y, c + e, (double)x[e]);
+    }
+}
+
+int at_ref_gather(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, gather_row);
+}
+
+/* state[p, g, r, :] = rows[b, g, i, :] where slots[b, i] = p * page + r.  On one thread: equal
+ * slots then leave a whole row. */
+int at_ref_append(struct attend_exec *x, const struct at_step *s)
+{
+    const struct at_view *state = &x->view[s->out[0]], *rows = &x->view[s->in[1]];
+    const struct at_view *slots = &x->view[s->in[2]];
+    int64_t page = state->shape[2], limit = state->shape[0] * page;
+    for (int64_t place = 0; place < places(slots, 0); place++) {
+        int64_t slot = index_at(slots, offset(slots, slots, place, 0));
+        int64_t b = place / slots->shape[1], i = place % slots->shape[1];
+        if (slot == -1)
+            continue;
+        if (slot < 0 || slot >= limit) {
+            at_exec_bad_index(x, s, place, slot, limit);
+            continue;
+        }
+        for (int64_t g = 0; g < rows->shape[1]; g++) {
+            struct row from = {rows,
+                               b * rows->stride[0] + g * rows->stride[1] + i * rows->stride[2],
+                               rows->stride[3], rows->shape[3]};
+            struct row to = {state,
+                             slot / page * state->stride[0] + g * state->stride[1] +
+                                 slot % page * state->stride[2],
+                             state->stride[3], state->shape[3]};
+            move(&to, &from);
+        }
+    }
+    return 0;
+}
+
+/* ---- copies ---- */
+
+static void move_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r);
+    move(&y, &a);
+}
+
+int at_ref_cast(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, move_row);
+}
+
+int at_ref_copy(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, move_row);
+}
+
+/* Each part is copied to its place in the output: a view of it that starts further on. */
+int at_ref_concat(struct attend_exec *x, const struct at_step *s)
+{
+    int axis = s->p->concat.axis, status = 0;
+    int64_t start = 0;
+    for (int k = 0; k < s->nin && status == 0; k++) {
+        struct job job = job_of(x, s);
+        struct at_view place = *job.out;
+        place.shape[axis] = job.in[k]->shape[axis];
+        place.data = at_view_at(job.out, start * job.out->stride[axis]);
+        start += place.shape[axis];
+        job.in[0] = job.in[k];
+        job.out = &place;
+        job.row = move_row;
+        status = at_parallel(x, places(&place, 1), one_row, &job);
+    }
+    return status;
+}
+
+/* ---- attention: one row of queries ---- */
+
+/* Row `r` of head `h` of batch entry `b`, as doubles. */
+static void load_head(const struct at_view *v, int64_t b, int64_t h, int64_t r, double *x)
+{
+    struct row row = {v, b * v->stride[0] + h * v->stride[1] + r * v->stride[2], v->stride[3],
+                      v->shape[3]};
+    load(&row, x, 1);
+}
+
+void at_ref_row_begin(struct at_ref_row *r, const struct at_attn *a, int64_t n, int64_t h,
+                      int64_t i)
+{
+    const struct at_seq *seq = &a->seq[n];
+    *r = (struct at_ref_row){.a = a, .seq = seq, .n = n, .h = h, .g = h / (a->nh / a->ng), .i = i};
+    load_head(&a->q, seq->qb, h, seq->q0 + i, r->q);
+}
+
+void at_ref_key(const struct at_ref_row *r, int64_t j, double *k)
+{
+    load_head(&r->a->k, r->seq->kb, r->g, r->seq->k0 + j, k);
+}
+
+void at_ref_value(const struct at_ref_row *r, int64_t j, double *v)
+{
+    load_head(&r->a->v, r->seq->kb, r->g, r->seq->k0 + j, v);
+}
+
+/* What bias and bool mask do to score [n, h, i, j]: a number to add, -inf where the key is hidden.
+ */
+static double added(const struct at_attn *a, int64_t n, int64_t h, int64_t i, int64_t j)
+{
+    const struct at_view *m = &a->mask, *b = &a->bias;
+    if (m->data &&
+        get(m, n * m->stride[0] + h * m->stride[1] + i * m->stride[2] + j * m->stride[3]) == 0)
+        return -(double)INFINITY;
+    return b->data
+               ? get(b, n * b->stride[0] + h * b->stride[1] + i * b->stride[2] + j * b->stride[3])
+               : 0;
+}
+
+double at_ref_added(const struct at_ref_row *r, int64_t j)
+{
+    return added(r->a, r->n, r->h, r->i, j);
+}
+
+double at_ref_alibi(const struct at_ref_row *r, int64_t j)
+{
+    if (!r->a->alibi)
+        return 0;
+    return -(double)r->a->alibi[r->h] * fabs((double)(r->i + r->seq->off - j));
+}
+
+/* s_j = softcap(scale q . k_j) + alibi + bias; -inf where hidden, and k_j is then not read. */
+void at_ref_scores(const struct at_ref_row *r, int64_t j0, int64_t count, double *s)
+{
+    double k[AT_MAX_HEAD], cap = (double)r->a->softcap;
+    for (int64_t e = 0; e < count; e++) {
+        double add = at_ref_added(r, j0 + e), dot = 0;
+        s[e] = add;
+        if (add == -(double)INFINITY)
+            continue;
+        at_ref_key(r, j0 + e, k);
+        for (int64_t d = 0; d < r->a->dk; d++)
+            dot += r->q[d] * k[d];
+        s[e] = (double)r->a->scale * dot;
+        if (cap > 0)
+            s[e] = cap * tanh(s[e] / cap);
+        s[e] += at_ref_alibi(r, j0 + e) + add;
+    }
+}
+
+/* Keys seen so far: acc = sum exp(s_j - m) v_j and l = sum exp(s_j - m), where m is the largest
+ * score, -inf before any key was visible. */
+struct partial {
+    double m, l, acc[AT_MAX_HEAD];
+};
+
+static void rescale(struct partial *p, double m, int64_t dv)
+{
+    double factor = p->m == -(double)INFINITY ? 0 : exp(p->m - m); /* nothing to rescale yet */
+    p->l *= factor;
+    for (int64_t d = 0; d < dv; d++)
+        p->acc[d] *= factor;
+    p->m = m;
+}
+
+/* Scores become weights exp(s - m); m moves to the largest score, l and acc move with it. */
+static void softmax_step(struct partial *p, double *s, int64_t count, int64_t dv)
+{
+    double m = p->m;
+    for (int64_t e = 0; e < count; e++)
+        m = s[e] > m ? s[e] : m;
+    if (m > p->m)
+        rescale(p, m, dv);
+    for (int64_t e = 0; e < count; e++) {
+        s[e] = s[e] == -(double)INFINITY ? 0 : exp(s[e] - m);
+        p->l += s[e];
+    }
+}
+
+/* acc += P V, over the visible keys alone: 0 times a hidden NaN would be NaN. */
+static void accumulate(struct partial *p, const struct at_ref_row *r, int64_t j0, int64_t count,
+                       const double *score, const double *weight)
+{
+    double v[AT_MAX_HEAD];
+    for (int64_t e = 0; e < count; e++) {
+        if (score[e] == -(double)INFINITY)
+            continue;
+        at_ref_value(r, j0 + e, v);
+        for (int64_t d = 0; d < r->a->dv; d++)
+            p->acc[d] += weight[e] * v[d];
+    }
+}
+
+/* Two disjoint sets of keys as one. */
+static void merge(struct partial *p, const struct partial *other, int64_t dv)
+{
+    double m = other->m > p->m ? other->m : p->m;
+    double factor = other->m == -(double)INFINITY ? 0 : exp(other->m - m);
+    rescale(p, m, dv);
+    p->l += other->l * factor;
+    for (int64_t d = 0; d < dv; d++)
+        p->acc[d] += other->acc[d] * factor;
+}
+
+/* O = acc / l and LSE = m + ln l, once the sink, a key with a score but no value, has joined. */
+static void finish(struct partial *p, const struct at_ref_row *r, double *o, double *lse)
+{
+    if (r->a->sinks) {
+        struct partial sink = {.m = (double)r->a->sinks[r->h], .l = 1};
+        merge(p, &sink, r->a->dv);
+    }
+    for (int64_t d = 0; d < r->a->dv; d++)
+        o[d] = p->l == 0 ? 0 : p->acc[d] / p->l;
+    if (lse)
+        *lse = p->m + log(p->l);
+}
+
+void at_ref_attention_row(const struct at_attn *a, int64_t n, int64_t h, int64_t i, double *o,
+                          double *lse)
+{
+    struct at_ref_row r;
+    struct partial p = {.m = -(double)INFINITY};
+    double score[AT_REF_KEYS], weight[AT_REF_KEYS];
+    at_ref_row_begin(&r, a, n, h, i);
+    struct at_keys keys = at_key_range(&a->visible, r.seq, i, i + 1);
+    for (int64_t j = keys.first; j < keys.end; j += AT_REF_KEYS) {
+        int64_t count = at_min(AT_REF_KEYS, keys.end - j);
+        at_ref_scores(&r, j, count, score);
+        memcpy(weight, score, sizeof weight);
+        softmax_step(&p, weight, count, a->dv);
+        accumulate(&p, &r, j, count, score, weight);
+    }
+    finish(&p, &r, o, lse);
+}
+
+/* ---- attention and mask: all rows ---- */
+
+/* Row number `row` of all sequences becomes row *i of sequence *n. */
+static void find_row(const struct at_attn *a, int64_t row, int64_t *n, int64_t *i)
+{
+    *n = 0;
+    while (row >= a->seq[*n].nq)
+        row -= a->seq[(*n)++].nq;
+    *i = row;
+}
+
+static int each_query(struct attend_exec *x, const struct at_step *s,
+                      void (*fn)(void *arg, int64_t item, int slot))
+{
+    struct at_attn *a = at_step_state(x, s);
+    int64_t rows = 0;
+    for (int64_t n = 0; n < a->nseq; n++)
+        rows += a->seq[n].nq;
+    return at_parallel(x, rows * a->nh, fn, a);
+}
+
+static void attention_row(void *arg, int64_t item, int slot)
+{
+    const struct at_attn *a = arg;
+    int64_t h = item % a->nh, n, i;
+    double o[AT_MAX_HEAD], lse;
+    (void)slot;
+    find_row(a, item / a->nh, &n, &i);
+    at_ref_attention_row(a, n, h, i, o, &lse);
+    int64_t b = a->seq[n].qb, q = a->seq[n].q0 + i;
+    for (int64_t d = 0; d < a->dv; d++)
+        set(&a->o,
+            b * a->o.stride[0] + h * a->o.stride[1] + q * a->o.stride[2] + d * a->o.stride[3],
+            o[d]);
+    if (a->lse.data)
+        set(&a->lse, b * a->lse.stride[0] + h * a->lse.stride[1] + q * a->lse.stride[2], lse);
+}
+
+int at_ref_attention(struct attend_exec *x, const struct at_step *s)
+{
+    return each_query(x, s, attention_row);
+}
+
+/* Scores with -inf where hidden, whatever they were, and the bias added elsewhere. */
+static void mask_row(void *arg, int64_t item, int slot)
+{
+    const struct at_attn *a = arg;
+    int64_t h = item % a->nh, n, i;
+    (void)slot;
+    find_row(a, item / a->nh, &n, &i);
+    struct at_keys keys = at_key_range(&a->visible, &a->seq[n], i, i + 1);
+    const int64_t *qs = a->q.stride, *os = a->o.stride;
+    for (int64_t j = 0; j < a->o.shape[3]; j++) {
+        double s = -(double)INFINITY;
+        if (j >= keys.first && j < keys.end)
+            s = added(a, n, h, i, j);
+        if (s != -(double)INFINITY)
+            s += get(&a->q, n * qs[0] + h * qs[1] + i * qs[2] + j * qs[3]);
+        set(&a->o, n * os[0] + h * os[1] + i * os[2] + j * os[3], s);
+    }
+}
+
+int at_ref_mask(struct attend_exec *x, const struct at_step *s)
+{
+    return each_query(x, s, mask_row);
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* What every operator means: plain C, sums and functions in double, one rounding when a result is
+ * stored.  All types and strides that the graph allows.  The oracle of the tests, and the last
+ * kernel row, so that every operator runs everywhere. */
+#ifndef AT_REF_H
+#define AT_REF_H
+
+#include "core.h"
+
+int at_ref_matmul(struct attend_exec *x, const struct at_step *s);
+int at_ref_add(struct attend_exec *x, const struct at_step *s);
+int at_ref_mul(struct attend_exec *x, const struct at_step *s);
+int at_ref_scale(struct attend_exec *x, const struct at_step *s);
+int at_ref_where(struct attend_exec *x, const struct at_step *s);
+int at_ref_mask(struct attend_exec *x, const struct at_step *s);
+int at_ref_softmax(struct attend_exec *x, const struct at_step *s);
+int at_ref_attention(struct attend_exec *x, const struct at_step *s);
+int at_ref_rms_norm(struct attend_exec *x, const struct at_step *s);
+int at_ref_layer_norm(struct attend_exec *x, const struct at_step *s);
+int at_ref_silu(struct attend_exec *x, const struct at_step *s);
+int at_ref_gelu(struct attend_exec *x, const struct at_step *s);
+int at_ref_gelu_tanh(struct attend_exec *x, const struct at_step *s);
+int at_ref_tanh(struct attend_exec *x, const struct at_step *s);
+int at_ref_rope(struct attend_exec *x, const struct at_step *s);
+int at_ref_gather(struct attend_exec *x, const struct at_step *s);
+int at_ref_append(struct attend_exec *x, const struct at_step *s);
+int at_ref_concat(struct attend_exec *x, const struct at_step *s);
+int at_ref_cast(struct attend_exec *x, const struct at_step *s);
+int at_ref_copy(struct attend_exec *x, const struct at_step *s);
+
+/* Bytes that at_ref_matmul needs a slot where rows of a have at most k elements. */
+int64_t at_ref_matmul_scratch(int64_t k);
+
+/* Row i of sequence n, head h: O into o[dv], LSE into *lse (NULL: not wanted), unrounded.  Needs no
+ * exec; a->o and a->lse are not touched.
+ *
+ * A key is hidden by a mask, by a bias of -inf, or because its score is -inf; its key (but in the
+ * last case) and its value are then never read, so they may hold anything.  A visible score that is
+ * NaN or +inf makes O and LSE NaN.  Nothing visible gives 0 and -inf, or the sink's logit. */
+void at_ref_attention_row(const struct at_attn *a, int64_t n, int64_t h, int64_t i, double *o,
+                          double *lse);
+
+/* How far a sound f32 kernel may be from that row: |O - o[d]| <= bound_o[d] and |LSE - lse| <=
+ * *bound_lse.  Derived in ref_bound.c.  A NaN of the row asks for a NaN, and its bound means
+ * nothing. */
+void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64_t i,
+                            double *bound_o, double *bound_lse);
+
+/* One query row at work, and the scores of a run of its keys: what the two functions share. */
+struct at_ref_row {
+    const struct at_attn *a;
+    const struct at_seq *seq;
+    int64_t n, h, g, i;
+    double q[AT_MAX_HEAD];
+};
+enum { AT_REF_KEYS = 64 };
+void at_ref_row_begin(struct at_ref_row *r, const struct at_attn *a, int64_t n, int64_t h,
+                      int64_t i);
+/* The scores of keys [j0, j0 + count) into s, -inf where hidden. */
+void at_ref_scores(const struct at_ref_row *r, int64_t j0, int64_t count, double *s);
+/* Rows of k and v as doubles. */
+void at_ref_key(const struct at_ref_row *r, int64_t j, double *k);
+void at_ref_value(const struct at_ref_row *r, int64_t j, double *v);
+/* What is added to score j: the bias, or -inf where the key is hidden by data. */
+double at_ref_added(const struct at_ref_row *r, int64_t j);
+/* ALiBi's part of score j: 0 without slopes. */
+double at_ref_alibi(const struct at_ref_row *r, int64_t j);
+
+#endif
