@@ -46,6 +46,8 @@ int at_device_add(attend_ctx *ctx, const struct at_device *d);
 /* The device that a user's name means (a name, or a prefix up to ':'), or NULL with a sentence. */
 const struct at_device *at_device_find(attend_ctx *ctx, const char *name, struct at_err *e);
 
+extern const struct at_backend at_backend_ref; /* ref.c */
+
 /* All that are compiled in, the reference first. */
 extern const struct at_backend *const at_backends[];
 
