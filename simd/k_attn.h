@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: MIT */
+/* Attention in the panel shape: lanes are packed rows, keys and channels are broadcast.  One
+ * micro-kernel does both products: `contract` keeps TILE x R sums in registers.
+ *
+ * Packed layouts, private to this table: Q [dk][R]; V [ceil(dv / TILE)][keys_per_block][TILE];
+ * state m[R], l[R], acc[dv][R]. */
+#ifndef AT_K_ATTN_H
+#define AT_K_ATTN_H
+
+#include <float.h>
+
+#include "k_math.h"
+
+#define KEYS 192  /* keys_per_block: of weights, 192 R floats, stay in L1 */
+#define LAZY 24.f /* a score may pass its reference by this before the reference moves */
+
+/* CASE(n) for each number of keys that a last tile can have. */
+#if TILE > 6
+#    define EACH_TAIL(CASE)                                                                        \
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)
+#elif TILE > 4
+#    define EACH_TAIL(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5)
+#else
+#    define EACH_TAIL(CASE) CASE(1) CASE(2) CASE(3)
+#endif
+
+/* z[x][lane] += sum over t < nt of a[t][lane] * b[x * bx + t * bt], in the order of t; nx is a
+ * constant where this is inlined. */
+INLINE void contract(int nx, V z[TILE][NV], const float *a, const float *b, int64_t bx, int64_t bt,
+                     int64_t nt)
+{
+    for (int64_t t = 0; t < nt; t++) {
+        V lanes[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            lanes[v] = vload(a + t * R + v * VL);
+#pragma GCC unroll 16
+        for (int x = 0; x < nx; x++) {
+            V one = vset(b[x * bx + t * bt]);
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                z[x][v] = vfma(lanes[v], one, z[x][v]);
+        }
+    }
+}
+
+/* Columns d0 .. d0 + n of R rows (NULL: zeros), times scale, to dst[n][R]. */
+INLINE void pack_lanes_as(enum at_elem type, float *dst, const void *const *rows, int64_t d0,
+                          int64_t n, float scale)
+{
+    for (int g = 0; g < R; g += VL)
+        for (int64_t d = 0; d < n; d += VL) {
+            V t[VL];
+            int some = n - d < VL ? (int)(n - d) : VL;
+            for (int r = 0; r < VL; r++)
+                t[r] = !rows[g + r]  ? vzero()
+                       : some == VL ? load_as(type, rows[g + r], d0 + d)
+                                    : load_as_n(type, rows[g + r], d0 + d, some);
+            vtranspose(t);
+            for (int e = 0; e < some; e++)
+                vstore(dst + (d + e) * R + g, vmul(t[e], vset(scale)));
+        }
+}
+
+static void pack_lanes(float *dst, const void *const *rows, enum at_elem type, int64_t d0, int64_t n,
+                       float scale)
+{
+    switch (type) {
+    case AT_ELEM_F16:
+        pack_lanes_as(AT_ELEM_F16, dst, rows, d0, n, scale);
+        break;
+    case AT_ELEM_BF16:
+        pack_lanes_as(AT_ELEM_BF16, dst, rows, d0, n, scale);
+        break;
+    case AT_ELEM_Q8_0:
+        pack_lanes_as(AT_ELEM_Q8_0, dst, rows, d0, n, scale);
+        break;
+    case AT_ELEM_Q4_0:
+        pack_lanes_as(AT_ELEM_Q4_0, dst, rows, d0, n, scale);
+        break;
+    case AT_ELEM_Q4_1:
+        pack_lanes_as(AT_ELEM_Q4_1, dst, rows, d0, n, scale);
+        break;
+    default:
+        pack_lanes_as(AT_ELEM_F32, dst, rows, d0, n, scale);
+    }
+}
+
+static void pack_q(float *qp, const void *const *rows, enum at_elem type, int64_t dk, float scale)
+{
+    pack_lanes(qp, rows, type, 0, dk, scale);
+}
+
+static void pack_k(float *dst, const struct at_rows *k)
+{
+    for (int64_t j = 0; j < k->n; j++)
+        load_row(dst + j * k->width, k->type, row_at(k, j), k->width);
+}
+
+static int finite_row(const float *x, int64_t n)
+{
+    V all = vbits(0x7f800000);
+    int64_t d = 0;
+    for (; d + VL <= n; d += VL)
+        if (vany(veq_bits(vand(vload(x + d), all), all)))
+            return 0;
+    return d == n || !vany(veq_bits(vand(vload_n(x + d, (int)(n - d)), all), all));
+}
+
+static int pack_v(float *vp, int64_t j0, const struct at_rows *v, const uint8_t *hidden)
+{
+    float row[AT_SIMD_MAX_HEAD + TILE];
+    int64_t dv = v->width;
+    int odd = 0;
+    for (int64_t j = 0; j < v->n; j++) {
+        if (hidden && hidden[j]) {
+            memset(row, 0, (size_t)dv * sizeof *row);
+        } else {
+            load_row(row, v->type, row_at(v, j), dv);
+            odd |= !finite_row(row, dv);
+        }
+        for (int64_t d = 0; d < dv; d += TILE) /* past dv: what the row buffer holds, never used */
+            memcpy(vp + d * KEYS + (j0 + j) * TILE, row + d, TILE * sizeof *row);
+    }
+    return odd;
+}
+
+/* ---- scores ---- */
+
+INLINE void scores_tile(int nx, float *st, const float *qp, const float *k, int64_t stride,
+                        int64_t dk)
+{
+    V z[TILE][NV];
+#pragma GCC unroll 16
+    for (int x = 0; x < nx; x++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            z[x][v] = vzero();
+    contract(nx, z, qp, k, stride, 1, dk);
+#pragma GCC unroll 16
+    for (int x = 0; x < nx; x++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            vstore(st + x * R + v * VL, z[x][v]);
+}
+
+static void scores(float *st, int64_t j0, const float *qp, const struct at_rows *k)
+{
+    const float *key = k->base;
+    int64_t n = k->n;
+    st += j0 * R;
+    for (; n >= TILE; n -= TILE, st += TILE * R, key += TILE * k->stride)
+        scores_tile(TILE, st, qp, key, k->stride, k->width);
+    switch (n) {
+#define CASE(nx)                                                                                   \
+    case nx:                                                                                       \
+        scores_tile(nx, st, qp, key, k->stride, k->width);                                         \
+        break;
+        EACH_TAIL(CASE)
+#undef CASE
+    }
+}
+
+/* ---- softmax ---- */
+
+/* How far a score may pass the reference: by anything if no key was seen. */
+INLINE V lead(V l)
+{
+    return vsel(veq(l, vzero()), vset(-INFINITY), vset(LAZY));
+}
+
+/* Moves the reference of the lanes where top (relative to it) passes its lead, up to top: what was
+ * summed so far, and the block's weights before j0, shrink by 2^-delta. */
+static __attribute__((noinline)) void move_reference(const V top[NV], float *delta, float *st,
+                                                     int64_t j0, float *state, int64_t dv)
+{
+    V factor[NV];
+    int shrinks = 0;
+    for (int v = 0; v < NV; v++) {
+        float *ms = state + v * VL, *ls = ms + R;
+        V m = vload(ms), l = vload(ls);
+        V to = vmin(vset(FLT_MAX), vadd(m, top[v]));
+        to = vsel(vgt(top[v], lead(l)), to, m);
+        V by = vsub(to, m);
+        factor[v] = vsel(veq(l, vzero()), vset(1.0f), vexp2(vsub(vzero(), by)));
+        shrinks |= vany(vgt(vset(1.0f), factor[v]));
+        vstore(ms, to);
+        vstore(ls, vmul(l, factor[v]));
+        vstore(delta + v * VL, by);
+    }
+    if (!shrinks)
+        return;
+    float *acc = state + 2 * R;
+    for (int v = 0; v < NV; v++) {
+        for (int64_t d = 0; d < dv; d++)
+            vstore(acc + d * R + v * VL, vmul(vload(acc + d * R + v * VL), factor[v]));
+        for (int64_t j = 0; j < j0; j++)
+            vstore(st + j * R + v * VL, vmul(vload(st + j * R + v * VL), factor[v]));
+    }
+}
+
+static void softmax_step(float *st, int64_t j0, int64_t n, float *state, int64_t dv)
+{
+    float *tile = st + j0 * R, delta[R];
+    V top[NV];
+    int passes = 0;
+    for (int v = 0; v < NV; v++) {
+        V best = vset(-INFINITY);
+        for (int64_t j = 0; j < n; j++)
+            best = vmax(best, vload(tile + j * R + v * VL));
+        top[v] = vsub(best, vload(state + v * VL));
+        passes |= vany(vgt(top[v], lead(vload(state + R + v * VL))));
+    }
+    if (passes)
+        move_reference(top, delta, st, j0, state, dv);
+    for (int v = 0; v < NV; v++) {
+        V m = vload(state + v * VL), l = vload(state + R + v * VL);
+        for (int64_t j = 0; j < n; j++) {
+            V s = vload(tile + j * R + v * VL), p = vexp2(vsub(s, m));
+            l = vadd(l, p);
+            p = vsel(veq(s, vset(-INFINITY)), vbits(0x80000000), p);
+            vstore(tile + j * R + v * VL, p);
+        }
+        vstore(state + R + v * VL, l);
+    }
+}
+
+/* Sums start at -m, so that a score leaves them ready for exp2. */
+INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const float *k,
+                         int64_t stride, int64_t dk, float *state, int64_t dv)
+{
+    V z[TILE][NV], top[NV];
+    float *tile = st + j * R, delta[R];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) {
+        V m = vsub(vzero(), vload(state + v * VL));
+#pragma GCC unroll 16
+        for (int x = 0; x < nx; x++)
+            z[x][v] = m;
+    }
+    contract(nx, z, qp, k, stride, 1, dk);
+    VM passes[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) {
+        top[v] = z[0][v];
+#pragma GCC unroll 16
+        for (int x = 1; x < nx; x++)
+            top[v] = vmax(top[v], z[x][v]);
+        passes[v] = vgt(top[v], lead(vload(state + R + v * VL)));
+        if (v)
+            passes[0] = vor_m(passes[0], passes[v]);
+    }
+    if (__builtin_expect(vany(passes[0]), 0)) {
+#pragma GCC unroll 16
+        for (int x = 0; x < nx; x++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                vstore(tile + x * R + v * VL, z[x][v]);
+        move_reference(top, delta, st, j, state, dv);
+#pragma GCC unroll 16
+        for (int x = 0; x < nx; x++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                z[x][v] = vsub(vload(tile + x * R + v * VL), vload(delta + v * VL));
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) {
+        V l = vload(state + R + v * VL);
+#pragma GCC unroll 16
+        for (int x = 0; x < nx; x++) {
+            V p = vexp2(z[x][v]);
+            vstore(tile + x * R + v * VL, p);
+            l = vadd(l, p);
+        }
+        vstore(state + R + v * VL, l);
+    }
+}
+
+static void scores_softmax(float *st, int64_t j0, const float *qp, const struct at_rows *k,
+                           float *state, int64_t dv)
+{
+    const float *key = k->base;
+    int64_t j = j0, end = j0 + k->n;
+    for (; j + TILE <= end; j += TILE, key += TILE * k->stride)
+        softmax_tile(TILE, st, j, qp, key, k->stride, k->width, state, dv);
+    switch (end - j) {
+#define CASE(nx)                                                                                   \
+    case nx:                                                                                       \
+        softmax_tile(nx, st, j, qp, key, k->stride, k->width, state, dv);                          \
+        break;
+        EACH_TAIL(CASE)
+#undef CASE
+    }
+}
+
+/* ---- weights times values ---- */
+
+/* A block's products are summed by themselves, then added: error grows with blocks, not with keys. */
+INLINE void accumulate_tile(int nx, float *acc, const float *st, const float *vp, int64_t n)
+{
+    V z[TILE][NV];
+#pragma GCC unroll 16
+    for (int x = 0; x < nx; x++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            z[x][v] = vzero();
+    contract(nx, z, st, vp, 1, TILE, n);
+#pragma GCC unroll 16
+    for (int x = 0; x < nx; x++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            vstore(acc + x * R + v * VL, vadd(vload(acc + x * R + v * VL), z[x][v]));
+}
+
+static void accumulate_exact(float *acc, int64_t dv, const float *st, const float *vp, int64_t n)
+{
+    for (int64_t d = 0; d < dv; d++)
+        for (int v = 0; v < NV; v++) {
+            const float *value = vp + d / TILE * TILE * KEYS + d % TILE;
+            V sum = vzero();
+            for (int64_t j = 0; j < n; j++) {
+                V p = vload(st + j * R + v * VL), pv = vmul(p, vset(value[j * TILE]));
+                sum = vadd(sum, vsel(veq_bits(p, vbits(0x80000000)), vzero(), pv));
+            }
+            vstore(acc + d * R + v * VL, vadd(vload(acc + d * R + v * VL), sum));
+        }
+}
+
+static void accumulate(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
+                       int64_t j1, int exact)
+{
+    float *acc = state + 2 * R;
+    int64_t n = j1 - j0, d = 0;
+    st += j0 * R;
+    vp += j0 * TILE;
+    if (exact) {
+        accumulate_exact(acc, dv, st, vp, n);
+        return;
+    }
+    for (; d + TILE <= dv; d += TILE)
+        accumulate_tile(TILE, acc + d * R, st, vp + d * KEYS, n);
+    switch (dv - d) {
+#define CASE(nx)                                                                                   \
+    case nx:                                                                                       \
+        accumulate_tile(nx, acc + d * R, st, vp + d * KEYS, n);                                    \
+        break;
+        EACH_TAIL(CASE)
+#undef CASE
+    }
+}
+
+/* ---- the end of a row ---- */
+
+/* The factors that bring two partial results to one reference; 0 for a side that saw nothing. */
+INLINE void common_reference(V *m, V l, V other_m, V other_l, V *factor, V *other_factor)
+{
+    VM none = veq(l, vzero()), other_none = veq(other_l, vzero());
+    V to = vsel(none, other_m, vsel(other_none, *m, vmax(*m, other_m)));
+    *factor = vsel(none, vzero(), vexp2(vsub(*m, to)));
+    *other_factor = vsel(other_none, vzero(), vexp2(vsub(other_m, to)));
+    *m = to;
+}
+
+static void merge(float *state, const float *other, int64_t dv)
+{
+    for (int v = 0; v < NV; v++) {
+        V m = vload(state + v * VL), l = vload(state + R + v * VL), f, g;
+        V other_l = vload(other + R + v * VL);
+        common_reference(&m, l, vload(other + v * VL), other_l, &f, &g);
+        vstore(state + v * VL, m);
+        vstore(state + R + v * VL, vfma(l, f, vmul(other_l, g)));
+        for (int64_t d = 2; d < dv + 2; d++) {
+            float *acc = state + d * R + v * VL;
+            V sum = vmul(vload(other + d * R + v * VL), g);
+            vstore(acc, vfma(vload(acc), f, sum));
+        }
+    }
+}
+
+/* 1 / l with the sink in l, or 0 where nothing was visible; and lse.  The sink may lie far above the
+ * reference, so both are brought to the larger. */
+static float row_end(float m, float l, float sink, float *lse)
+{
+    float factor = 1.0f;
+    if (sink != -INFINITY) {
+        float s = sink * log2_e, to = l == 0.0f ? s : fmaxf(m, s);
+        factor = l == 0.0f ? 0.0f : exp2f(m - to);
+        l = l * factor + exp2f(s - to);
+        m = to;
+    }
+    if (lse)
+        *lse = l == 0.0f ? -INFINITY : (m + log2f(l)) * ln_2;
+    return l == 0.0f ? 0.0f : factor / l;
+}
+
+INLINE void finish_as(enum at_elem type, const float *acc, int64_t dv, const float *by,
+                      void *const *out)
+{
+    for (int g = 0; g < R; g += VL)
+        for (int64_t d = 0; d < dv; d += VL) {
+            V t[VL], inv = vload(by + g);
+            int some = dv - d < VL ? (int)(dv - d) : VL;
+            for (int e = 0; e < VL; e++)
+                t[e] = e < some ? vmul(vload(acc + (d + e) * R + g), inv) : vzero();
+            vtranspose(t);
+            for (int r = 0; r < VL; r++) {
+                if (!out[g + r])
+                    continue;
+                if (some == VL)
+                    store_as(type, out[g + r], d, t[r]);
+                else
+                    store_as_n(type, out[g + r], d, t[r], some);
+            }
+        }
+}
+
+static void finish(const float *state, int64_t dv, const float *sink, void *const *out,
+                   enum at_elem type, float *lse)
+{
+    float by[R];
+    for (int r = 0; r < R; r++)
+        by[r] = row_end(state[r], state[R + r], sink ? sink[r] : -INFINITY, lse ? lse + r : NULL);
+    if (type == AT_ELEM_F16)
+        finish_as(AT_ELEM_F16, state + 2 * R, dv, by, out);
+    else if (type == AT_ELEM_BF16)
+        finish_as(AT_ELEM_BF16, state + 2 * R, dv, by, out);
+    else
+        finish_as(AT_ELEM_F32, state + 2 * R, dv, by, out);
+}
+
+#endif

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/* Matrix product on the micro-kernels of attention.  Many rows: `contract`, lanes are R columns of c
+ * (so c is written by rows), rows of a are broadcast; slices of DEPTH of k are packed, multiplied
+ * and added to c in order.  Few rows: the dot products of the decode shape, b's rows as keys, so
+ * weights are read once and converted in registers. */
+#ifndef AT_K_GEMM_H
+#define AT_K_GEMM_H
+
+#include "k_dots.h"
+
+#define DEPTH 256             /* of k a slice; a multiple of 32: blocks are not split */
+#define WIDE (256 / R * R)    /* columns whose slice of b is packed at once */
+#define TALL (240 / TILE * TILE) /* rows whose slice of a is packed at once */
+
+/* c[x][0 .. cols) = (first ? 0 : c) + a's rows times the packed slice of b. */
+INLINE void product_tile(int nx, float *c, int64_t c_stride, int cols, int first, const float *bp,
+                         const float *a, int64_t depth)
+{
+    V z[TILE][NV];
+#pragma GCC unroll 16
+    for (int x = 0; x < nx; x++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            z[x][v] = vzero();
+    contract(nx, z, bp, a, depth, 1, depth);
+#pragma GCC unroll 16
+    for (int x = 0; x < nx; x++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) {
+            float *to = c + x * c_stride + v * VL;
+            int some = cols - v * VL;
+            if (some >= VL)
+                vstore(to, first ? z[x][v] : vadd(vload(to), z[x][v]));
+            else if (some > 0)
+                vstore_n(to, first ? z[x][v] : vadd(vload_n(to, some), z[x][v]), some);
+        }
+}
+
+static void product_rows(float *c, int64_t c_stride, int cols, int first, const float *bp,
+                         const float *a, int64_t rows, int64_t depth)
+{
+    for (; rows >= TILE; rows -= TILE, a += TILE * depth, c += TILE * c_stride)
+        product_tile(TILE, c, c_stride, cols, first, bp, a, depth);
+    switch (rows) {
+#define CASE(nx)                                                                                   \
+    case nx:                                                                                       \
+        product_tile(nx, c, c_stride, cols, first, bp, a, depth);                                  \
+        break;
+        EACH_TAIL(CASE)
+#undef CASE
+    }
+}
+
+/* Slice [k0, k0 + depth) of R columns of b from n on, to [depth][R]. */
+static void pack_columns(float *bp, const struct at_matmul *mm, int64_t n, int cols, int64_t k0,
+                         int64_t depth)
+{
+    int64_t size = at_elem_size(mm->b_type);
+    if (mm->b_is_kn) {
+        for (int64_t t = 0; t < depth; t++) {
+            const char *row = (const char *)mm->b + ((k0 + t) * mm->b_stride + n) * size;
+            if (cols < R)
+                memset(bp + t * R + cols, 0, (size_t)(R - cols) * sizeof *bp);
+            load_row(bp + t * R, mm->b_type, row, cols);
+        }
+        return;
+    }
+    const void *rows[R];
+    for (int r = 0; r < R; r++)
+        rows[r] = r < cols ? (const char *)mm->b + (n + r) * mm->b_stride * size : NULL;
+    pack_lanes(bp, rows, mm->b_type, k0, depth, 1.0f);
+}
+
+/* Rows [i, i + rows) of slice [k0, k0 + depth) of a, to [rows][depth]. */
+static void pack_rows(float *ap, const struct at_matmul *mm, int64_t i, int64_t rows, int64_t k0,
+                      int64_t depth)
+{
+    int64_t size = at_elem_size(mm->a_type);
+    for (int64_t r = 0; r < rows; r++)
+        load_row(ap + r * depth, mm->a_type,
+                 (const char *)mm->a + ((i + r) * mm->a_stride + k0) * size, depth);
+}
+
+INLINE void store_row_as(enum at_elem type, void *y, const float *x, int64_t n)
+{
+    int64_t d = 0;
+    for (; d + VL <= n; d += VL)
+        store_as(type, y, d, vload(x + d));
+    if (d < n)
+        store_as_n(type, y, d, vload_n(x + d, (int)(n - d)), (int)(n - d));
+}
+
+/* f32 to a row of f32, f16 or bf16. */
+static void store_row(void *y, enum at_elem type, const float *x, int64_t n)
+{
+    if (type == AT_ELEM_F16)
+        store_row_as(AT_ELEM_F16, y, x, n);
+    else if (type == AT_ELEM_BF16)
+        store_row_as(AT_ELEM_BF16, y, x, n);
+    else
+        memmove(y, x, (size_t)n * sizeof *x);
+}
+
+/* Columns [n0, n0 + cols) of c, cols <= WIDE, in f32 at c32. */
+static void product_columns(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0,
+                            int64_t cols, float *c32, int64_t c_stride, float *bp, float *ap)
+{
+    for (int64_t k0 = 0; k0 < mm->k; k0 += DEPTH) {
+        int64_t depth = mm->k - k0 < DEPTH ? mm->k - k0 : DEPTH;
+        for (int64_t n = 0; n < cols; n += R)
+            pack_columns(bp + n * DEPTH, mm, n0 + n, (int)(cols - n < R ? cols - n : R), k0, depth);
+        for (int64_t i = i0; i < i1; i += TALL) {
+            int64_t rows = i1 - i < TALL ? i1 - i : TALL;
+            pack_rows(ap, mm, i, rows, k0, depth);
+            for (int64_t n = 0; n < cols; n += R)
+                product_rows(c32 + (i - i0) * c_stride + n, c_stride,
+                             (int)(cols - n < R ? cols - n : R), k0 == 0, bp + n * DEPTH, ap, rows,
+                             depth);
+        }
+    }
+}
+
+static void matmul_many(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
+                        float *scratch)
+{
+    float *bp = scratch, *ap = bp + WIDE * DEPTH, *wide = ap + TALL * DEPTH;
+    int64_t size = at_elem_size(mm->c_type);
+    for (int64_t n = n0; n < n1; n += WIDE) {
+        int64_t cols = n1 - n < WIDE ? n1 - n : WIDE;
+        char *c = (char *)mm->c + (i0 * mm->c_stride + n) * size;
+        if (mm->c_type == AT_ELEM_F32) {
+            product_columns(mm, i0, i1, n, cols, (float *)(void *)c, mm->c_stride, bp, ap);
+            continue;
+        }
+        product_columns(mm, i0, i1, n, cols, wide, WIDE, bp, ap);
+        for (int64_t i = 0; i < i1 - i0; i++)
+            store_row(c + i * mm->c_stride * size, mm->c_type, wide + i * WIDE, cols);
+    }
+}
+
+static void matmul_few(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
+                       float *scratch)
+{
+    int n = (int)(i1 - i0);
+    int64_t rp = at_simd_dots_stride(n);
+    const void *rows[DOTS_ROWS];
+    float *x = scratch, *st = x + at_simd_dots_q_floats(n, mm->k), out[DOTS_KEYS];
+    for (int r = 0; r < n; r++)
+        rows[r] = (const char *)mm->a + (i0 + r) * mm->a_stride * at_elem_size(mm->a_type);
+    dots_pack_q(x, rows, n, mm->a_type, mm->k, 1.0f);
+    for (int64_t j = n0; j < n1; j += DOTS_KEYS) {
+        struct at_rows w = {(const char *)mm->b + j * mm->b_stride * at_elem_size(mm->b_type),
+                            mm->b_stride, n1 - j < DOTS_KEYS ? n1 - j : DOTS_KEYS, mm->k,
+                            mm->b_type};
+        dots_scores(st, x, n, &w, NULL);
+        for (int r = 0; r < n; r++) {
+            for (int64_t e = 0; e < w.n; e++)
+                out[e] = st[e * rp + r];
+            store_row((char *)mm->c + ((i0 + r) * mm->c_stride + j) * at_elem_size(mm->c_type),
+                      mm->c_type, out, w.n);
+        }
+    }
+}
+
+static void matmul(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
+                   float *scratch)
+{
+    if (i0 >= i1 || n0 >= n1)
+        return;
+    if (mm->k == 0) {
+        float zero[R] = {0};
+        for (int64_t i = i0; i < i1; i++)
+            for (int64_t n = n0; n < n1; n += R)
+                store_row((char *)mm->c + (i * mm->c_stride + n) * at_elem_size(mm->c_type),
+                          mm->c_type, zero, n1 - n < R ? n1 - n : R);
+    } else if (mm->m <= DOTS_ROWS && !mm->b_is_kn) {
+        matmul_few(mm, i0, i1, n0, n1, scratch);
+    } else {
+        matmul_many(mm, i0, i1, n0, n1, scratch);
+    }
+}
+
+#endif

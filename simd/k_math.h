@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/* Functions of a vector built from its arithmetic, and rows of any element type read as vectors.
+ * Polynomials are minimax fits of our own, in relative error. */
+#ifndef AT_K_MATH_H
+#define AT_K_MATH_H
+
+#include "../lib/quant.h"
+#include "simd.h"
+
+#define R (NV * VL) /* packed rows of a panel */
+
+static const float log2_e = 1.44269504088896341f, ln_2 = 0.69314718055994531f;
+
+/* 2^x for x <= 128, to 2 ulp: x = n + f, |f| <= 1/2, by the rounding of a large number whose low bits
+ * then are n + 127, the exponent field of 2^n.  Below -126.5 and at -inf it is exactly 0 (n = -127);
+ * NaN and +inf give NaN. */
+INLINE V vexp2(V x)
+{
+    V magic = vset(0x1.8p23f + 127.0f);
+    x = vmax(vset(-127.0f), x);
+    V t = vadd(x, magic);
+    V f = vsub(x, vsub(t, magic));
+    V p = vset(1.3264727e-3f); /* 2^f = 1 + f (...), error 9.1e-8 */
+    p = vfma(p, f, vset(9.6715126e-3f));
+    p = vfma(p, f, vset(5.5507337e-2f));
+    p = vfma(p, f, vset(0.24022242f));
+    p = vfma(p, f, vset(0.69314698f));
+    p = vfma(p, f, vset(1.0f));
+    return vmul(p, vshl23(t));
+}
+
+/* e^x for any x: +inf from 88.4 on. */
+INLINE V vexp(V x)
+{
+    return vexp2(vmin(vset(128.0f), vmul(x, vset(log2_e))));
+}
+
+INLINE V vsign(V x)
+{
+    return vand(x, vbits(0x80000000));
+}
+INLINE V vabs(V x)
+{
+    return vand(x, vbits(0x7fffffff));
+}
+
+/* e/(e + 2) with e = e^2|x| - 1, computed without cancelling for small x. */
+INLINE V vtanh(V x)
+{
+    V magic = vset(0x1.8p23f + 127.0f);
+    V y = vmin(vset(40.0f), vmul(vabs(x), vset(2.0f * log2_e)));
+    V t = vadd(y, magic);
+    V f = vsub(y, vsub(t, magic));
+    V p = vset(1.3390735e-3f + 0.0f); /* 2^f - 1 = f (...), error 1.1e-8 */
+    p = vfma(vset(1.5403513e-4f), f, p);
+    p = vfma(p, f, vset(9.6182375e-3f));
+    p = vfma(p, f, vset(5.5503574e-2f));
+    p = vfma(p, f, vset(0.24022650f));
+    p = vfma(p, f, vset(0.69314719f));
+    p = vmul(p, f);
+    V s = vshl23(t);
+    V e = vfma(s, p, vsub(s, vset(1.0f)));
+    return vor(vdiv(e, vadd(e, vset(2.0f))), vsign(x));
+}
+
+/* x / (1 + e^-by): x times the logistic function of `by`. */
+INLINE V vgate(V x, V by)
+{
+    return vdiv(x, vadd(vset(1.0f), vexp(vsub(vzero(), by))));
+}
+INLINE V vsilu(V x)
+{
+    return vgate(x, x);
+}
+/* x (1 + tanh(u)) / 2 is x times the logistic function of 2u. */
+INLINE V vgelu_tanh(V x)
+{
+    V u = vmul(x, vfma(vmul(x, x), vset(0.044715f), vset(1.0f)));
+    return vgate(x, vmul(u, vset(1.59576912f))); /* 2 sqrt(2 / pi) */
+}
+/* x Phi(x), Phi by erfc(z) = t exp(poly(t) - z^2), t = 1 / (1 + z/2), z = |x| / sqrt 2: the relative
+ * error of the tail stays small, so large negative x keep their digits. */
+INLINE V vgelu(V x)
+{
+    V z = vmul(vabs(x), vset(0.707106781f));
+    V t = vdiv(vset(1.0f), vfma(z, vset(0.5f), vset(1.0f)));
+    V p = vset(0.14219375f); /* error 4.5e-8 */
+    p = vfma(p, t, vset(-0.66606029f));
+    p = vfma(p, t, vset(1.1223943f));
+    p = vfma(p, t, vset(-0.65123942f));
+    p = vfma(p, t, vset(-0.11679510f));
+    p = vfma(p, t, vset(0.020200053f));
+    p = vfma(p, t, vset(0.028355716f));
+    p = vfma(p, t, vset(0.38790002f));
+    p = vfma(p, t, vset(0.99849248f));
+    p = vfma(p, t, vset(-1.2654414f));
+    V tail = vmul(vmul(t, vexp(vfnma(z, z, p))), vset(0.5f)); /* Phi(-|x|) */
+    return vmul(x, vsel(vgt(x, vzero()), vsub(vset(1.0f), tail), tail));
+}
+
+/* ---- rows of any type -------------------------------------------------------------------------- */
+
+INLINE const void *row_at(const struct at_rows *r, int64_t j)
+{
+    return (const char *)r->base + j * r->stride * at_elem_size(r->type);
+}
+INLINE int64_t row_bytes(const struct at_rows *r)
+{
+    int64_t n = r->type >= AT_ELEM_Q8_0 ? (r->width + 31) / 32 : r->width;
+    return n * at_elem_size(r->type);
+}
+
+INLINE V load_q8_0(const struct at_q8_0 *b, int64_t e)
+{
+    return vmul(vset(half_to_float(b->d)), vload_i8(b->q + e));
+}
+INLINE V load_q4_0(const struct at_q4_0 *b, int64_t e)
+{
+    V q = e < 16 ? vload_low4(b->q + e) : vload_high4(b->q + e - 16);
+    return vmul(vset(half_to_float(b->d)), vsub(q, vset(8.0f)));
+}
+INLINE V load_q4_1(const struct at_q4_1 *b, int64_t e)
+{
+    V q = e < 16 ? vload_low4(b->q + e) : vload_high4(b->q + e - 16);
+    return vfma(vset(half_to_float(b->d)), q, vset(half_to_float(b->m)));
+}
+
+/* Elements d .. d + VL of a row; d is a multiple of VL.  type is a constant where this is inlined. */
+INLINE V load_as(enum at_elem type, const void *row, int64_t d)
+{
+    switch (type) {
+    case AT_ELEM_F16:
+        return vload_f16((const uint16_t *)row + d);
+    case AT_ELEM_BF16:
+        return vload_bf16((const uint16_t *)row + d);
+    case AT_ELEM_Q8_0:
+        return load_q8_0((const struct at_q8_0 *)row + d / 32, d % 32);
+    case AT_ELEM_Q4_0:
+        return load_q4_0((const struct at_q4_0 *)row + d / 32, d % 32);
+    case AT_ELEM_Q4_1:
+        return load_q4_1((const struct at_q4_1 *)row + d / 32, d % 32);
+    default:
+        return vload((const float *)row + d);
+    }
+}
+
+/* The first n < VL of them and zeros; of quantised rows, the block's padding in place of zeros. */
+INLINE V load_as_n(enum at_elem type, const void *row, int64_t d, int n)
+{
+    uint16_t half[VL] = {0};
+    switch (type) {
+    case AT_ELEM_F32:
+        return vload_n((const float *)row + d, n);
+    case AT_ELEM_F16:
+    case AT_ELEM_BF16:
+        memcpy(half, (const uint16_t *)row + d, (size_t)n * sizeof *half);
+        return load_as(type, half, 0);
+    default:
+        return load_as(type, row, d);
+    }
+}
+
+INLINE void store_as(enum at_elem type, void *row, int64_t d, V v)
+{
+    if (type == AT_ELEM_F16)
+        vstore_f16((uint16_t *)row + d, v);
+    else if (type == AT_ELEM_BF16)
+        vstore_bf16((uint16_t *)row + d, v);
+    else
+        vstore((float *)row + d, v);
+}
+INLINE void store_as_n(enum at_elem type, void *row, int64_t d, V v, int n)
+{
+    uint16_t half[VL];
+    if (type == AT_ELEM_F32) {
+        vstore_n((float *)row + d, v, n);
+        return;
+    }
+    store_as(type, half, 0, v);
+    memcpy((uint16_t *)row + d, half, (size_t)n * sizeof *half);
+}
+
+INLINE void row_to_float(enum at_elem type, float *y, const void *x, int64_t n)
+{
+    int64_t d = 0;
+    for (; d + VL <= n; d += VL)
+        vstore(y + d, load_as(type, x, d));
+    if (d < n)
+        vstore_n(y + d, load_as_n(type, x, d, (int)(n - d)), (int)(n - d));
+}
+
+/* A row of any type to f32. */
+static void load_row(float *y, enum at_elem type, const void *x, int64_t n)
+{
+    switch (type) {
+    case AT_ELEM_F32:
+        memcpy(y, x, (size_t)n * sizeof *y);
+        break;
+    case AT_ELEM_F16:
+        row_to_float(AT_ELEM_F16, y, x, n);
+        break;
+    case AT_ELEM_BF16:
+        row_to_float(AT_ELEM_BF16, y, x, n);
+        break;
+    case AT_ELEM_Q8_0:
+        row_to_float(AT_ELEM_Q8_0, y, x, n);
+        break;
+    case AT_ELEM_Q4_0:
+        row_to_float(AT_ELEM_Q4_0, y, x, n);
+        break;
+    default:
+        row_to_float(AT_ELEM_Q4_1, y, x, n);
+    }
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* The micro-kernels of one instruction set: compiled once for each, with its flags and its
+ * AT_SIMD_ISA_x.  Everything is static but the table, so that no code of a higher instruction set can
+ * be linked where a lower one was meant. */
+#if defined(AT_SIMD_ISA_AVX512)
+#    include "vec_avx512.h"
+#elif defined(AT_SIMD_ISA_AVX2)
+#    include "vec_avx2.h"
+#elif defined(AT_SIMD_ISA_NEON)
+#    include "vec_neon.h"
+#else
+#    include "vec_scalar.h"
+#endif
+
+#include "k_attn.h"
+#include "k_dots.h"
+#include "k_gemm.h"
+#include "k_rows.h"
+
+extern const struct at_simd AT_SIMD_TABLE;
+
+const struct at_simd AT_SIMD_TABLE = {
+    .name = AT_SIMD_NAME,
+    .vl = VL,
+    .rows_per_panel = R,
+    .keys_per_tile = TILE,
+    .keys_per_block = KEYS,
+    .dots_rows = DOTS_ROWS,
+    .dots_keys = DOTS_KEYS,
+    .few_rows = DOTS_ROWS,
+    .pack_q = pack_q,
+    .pack_k = pack_k,
+    .pack_v = pack_v,
+    .scores = scores,
+    .softmax_step = softmax_step,
+    .scores_softmax = scores_softmax,
+    .accumulate = accumulate,
+    .merge = merge,
+    .finish = finish,
+    .dots_pack_q = dots_pack_q,
+    .dots_scores = dots_scores,
+    .dots_softmax_step = dots_softmax_step,
+    .dots_accumulate = dots_accumulate,
+    .dots_merge = dots_merge,
+    .dots_finish = dots_finish,
+    .matmul = matmul,
+    .convert = convert,
+    .add = add,
+    .mul = mul,
+    .scale = scale,
+    .silu = silu,
+    .silu_mul = silu_mul,
+    .gelu = gelu,
+    .gelu_tanh = gelu_tanh,
+    .tanh = tanh_row,
+    .softmax = softmax,
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .rope_half = rope_half,
+    .rope_interleaved = rope_interleaved,
+};

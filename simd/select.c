@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/* Which tables of micro-kernels can run here: what the build has, what the CPU and the system allow,
+ * and what ATTEND_ISA leaves. */
+#include "simd.h"
+
+#include <string.h>
+
+#include "../lib/env.h"
+
+#if defined(__x86_64__)
+#    include <cpuid.h>
+#endif
+
+extern const struct at_simd at_simd_scalar, at_simd_avx2, at_simd_avx512, at_simd_neon;
+
+/* Why a table cannot run on this CPU, or NULL. */
+#if defined(__x86_64__)
+
+/* The state components that the system saves: SSE and AVX are bits 1 and 2, AVX-512 bits 5 to 7. */
+static uint32_t saved_state(void)
+{
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+        return 0;
+    __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return a;
+}
+
+static const char *lacks_avx2(void)
+{
+    uint32_t a, b, c, d, need = bit_FMA | bit_AVX | bit_F16C;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & need) != need)
+        return "the CPU lacks AVX, FMA or F16C";
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2))
+        return "the CPU lacks AVX2";
+    return (saved_state() & 0x6) == 0x6 ? NULL : "the system does not save AVX registers";
+}
+
+static const char *lacks_avx512(void)
+{
+    uint32_t a, b, c, d, need = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    const char *why = lacks_avx2();
+    if (why)
+        return why;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & need) != need)
+        return "the CPU lacks AVX-512 F, BW, DQ or VL";
+    return (saved_state() & 0xe6) == 0xe6 ? NULL : "the system does not save AVX-512 registers";
+}
+
+static const struct {
+    const char *name;
+    const struct at_simd *table;
+    const char *(*lacks)(void);
+} isas[AT_SIMD_ISAS] = {
+    {"scalar", &at_simd_scalar, NULL},
+    {"avx2", &at_simd_avx2, lacks_avx2},
+    {"avx512", &at_simd_avx512, lacks_avx512},
+    {"neon", NULL, NULL},
+};
+
+#else
+
+static const struct {
+    const char *name;
+    const struct at_simd *table;
+    const char *(*lacks)(void);
+} isas[AT_SIMD_ISAS] = {
+    {"scalar", &at_simd_scalar, NULL},
+    {"avx2", NULL, NULL},
+    {"avx512", NULL, NULL},
+#    if defined(__aarch64__)
+    {"neon", &at_simd_neon, NULL}, /* a part of every AArch64 */
+#    else
+    {"neon", NULL, NULL},
+#    endif
+};
+
+#endif
+
+void at_simd_list(struct at_simd_isa list[AT_SIMD_ISAS])
+{
+    const char *highest = at_env(AT_ENV_ISA);
+    int masked = 0;
+    for (int n = 0; n < AT_SIMD_ISAS; n++) {
+        struct at_simd_isa *isa = &list[n];
+        isa->name = isas[n].name;
+        isa->why = !isas[n].table ? "not of this architecture"
+                   : masked       ? "above the one that ATTEND_ISA names"
+                   : isas[n].lacks ? isas[n].lacks()
+                                  : NULL;
+        isa->table = isa->why ? NULL : isas[n].table;
+        masked |= highest && !strcmp(highest, isa->name);
+    }
+}
+
+const struct at_simd *at_simd_find(const char *name)
+{
+    struct at_simd_isa list[AT_SIMD_ISAS];
+    at_simd_list(list);
+    for (int n = 0; n < AT_SIMD_ISAS; n++)
+        if (!strcmp(list[n].name, name))
+            return list[n].table;
+    return NULL;
+}
+
+const struct at_simd *at_simd_best(void)
+{
+    struct at_simd_isa list[AT_SIMD_ISAS];
+    const struct at_simd *best = &at_simd_scalar;
+    at_simd_list(list);
+    for (int n = 0; n < AT_SIMD_ISAS; n++)
+        if (list[n].table)
+            best = list[n].table;
+    return best;
+}
+
+/* Packed slices of both sides, and c in f32 where it is stored smaller; or the few rows of a and one
+ * score block.  256 is the depth of a slice and the most columns and rows of one. */
+int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *mm)
+{
+    if (mm->m <= t->few_rows && !mm->b_is_kn)
+        return at_simd_dots_q_floats((int)mm->m, mm->k) +
+               at_simd_dots_block_floats(t, (int)mm->m);
+    return 2 * 256 * 256 + (mm->c_type == AT_ELEM_F32 ? 0 : mm->m * 256);
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/* The vector vocabulary (see vec_scalar.h) on AVX2 with FMA and F16C. */
+#ifndef AT_VEC_H
+#define AT_VEC_H
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "../lib/half.h"
+
+#define AT_SIMD_NAME "avx2"
+#define AT_SIMD_TABLE at_simd_avx2
+
+#define VL 8
+#define NV 2
+#define TILE 6 /* 12 accumulators, 2 rows' vectors, 1 broadcast: 15 of 16 registers */
+#define STRIP 2
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef __m256 V;
+typedef __m256 VM;
+
+INLINE V vset(float x)
+{
+    return _mm256_set1_ps(x);
+}
+INLINE V vzero(void)
+{
+    return _mm256_setzero_ps();
+}
+INLINE V vload(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+INLINE void vstore(float *p, V v)
+{
+    _mm256_storeu_ps(p, v);
+}
+INLINE __m256i first(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+INLINE V vload_n(const float *p, int n)
+{
+    return _mm256_maskload_ps(p, first(n));
+}
+INLINE void vstore_n(float *p, V v, int n)
+{
+    _mm256_maskstore_ps(p, first(n), v);
+}
+INLINE V vadd(V a, V b)
+{
+    return _mm256_add_ps(a, b);
+}
+INLINE V vsub(V a, V b)
+{
+    return _mm256_sub_ps(a, b);
+}
+INLINE V vmul(V a, V b)
+{
+    return _mm256_mul_ps(a, b);
+}
+INLINE V vdiv(V a, V b)
+{
+    return _mm256_div_ps(a, b);
+}
+INLINE V vfma(V a, V b, V c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+INLINE V vfnma(V a, V b, V c)
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
+INLINE VM vgt(V a, V b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_GT_OQ);
+}
+INLINE VM veq(V a, V b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_EQ_OQ);
+}
+INLINE V vsel(VM m, V a, V b)
+{
+    return _mm256_blendv_ps(b, a, m);
+}
+INLINE V vmax(V a, V b)
+{
+    return _mm256_max_ps(a, b);
+}
+INLINE V vmin(V a, V b)
+{
+    return _mm256_min_ps(a, b);
+}
+INLINE int vany(VM m)
+{
+    return _mm256_movemask_ps(m) != 0;
+}
+INLINE VM vor_m(VM a, VM b)
+{
+    return _mm256_or_ps(a, b);
+}
+INLINE V vbits(uint32_t bits)
+{
+    return _mm256_castsi256_ps(_mm256_set1_epi32((int)bits));
+}
+INLINE V vor(V a, V b)
+{
+    return _mm256_or_ps(a, b);
+}
+INLINE V vand(V a, V b)
+{
+    return _mm256_and_ps(a, b);
+}
+INLINE VM veq_bits(V a, V b)
+{
+    return _mm256_castsi256_ps(
+        _mm256_cmpeq_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
+INLINE V vshl23(V a)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+}
+INLINE float vsum(V v)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE float vtop(V v)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE void vtranspose(V t[VL])
+{
+    V a[8], b[8];
+    for (int i = 0; i < 4; i++) {
+        a[2 * i] = _mm256_unpacklo_ps(t[2 * i], t[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_ps(t[2 * i], t[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++) { /* b[c]: column c of the rows 4i .. 4i+3, of both halves */
+        b[4 * i + 0] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
+        b[4 * i + 1] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0xee);
+        b[4 * i + 2] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
+        b[4 * i + 3] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+INLINE V vsums(V t[VL])
+{
+    V a = _mm256_hadd_ps(t[0], t[1]), b = _mm256_hadd_ps(t[2], t[3]);
+    V c = _mm256_hadd_ps(t[4], t[5]), d = _mm256_hadd_ps(t[6], t[7]);
+    a = _mm256_hadd_ps(a, b);
+    c = _mm256_hadd_ps(c, d);
+    return _mm256_add_ps(_mm256_permute2f128_ps(a, c, 0x20), _mm256_permute2f128_ps(a, c, 0x31));
+}
+INLINE V vload_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+INLINE V vload_bf16(const uint16_t *p)
+{
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+INLINE void vstore_f16(uint16_t *p, V v)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+INLINE void vstore_bf16(uint16_t *p, V v)
+{
+    __m256i bits = _mm256_castps_si256(v);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i r = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256i nan = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    r = _mm256_blendv_epi8(r, nan, _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)));
+    r = _mm256_srli_epi32(r, 16);
+    r = _mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0x08);
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_castsi256_si128(r));
+}
+INLINE V vload_i8(const int8_t *p)
+{
+    __m128i b = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b));
+}
+INLINE V vload_low4(const uint8_t *p)
+{
+    __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(b, _mm256_set1_epi32(15)));
+}
+INLINE V vload_high4(const uint8_t *p)
+{
+    __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    return _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4));
+}
+INLINE float half_to_float(uint16_t h)
+{
+    return _cvtsh_ss(h);
+}
+INLINE void vprefetch(const void *p)
+{
+    _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/* The vector vocabulary (see vec_scalar.h) on AVX-512 F, BW, DQ and VL. */
+#ifndef AT_VEC_H
+#define AT_VEC_H
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "../lib/half.h"
+
+#define AT_SIMD_NAME "avx512"
+#define AT_SIMD_TABLE at_simd_avx512
+
+#define VL 16
+#define NV 2
+#define TILE 12 /* 24 accumulators of 32 registers */
+#define STRIP 4
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef __m512 V;
+typedef __mmask16 VM;
+
+INLINE V vset(float x)
+{
+    return _mm512_set1_ps(x);
+}
+INLINE V vzero(void)
+{
+    return _mm512_setzero_ps();
+}
+INLINE V vload(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+INLINE void vstore(float *p, V v)
+{
+    _mm512_storeu_ps(p, v);
+}
+INLINE __mmask16 first(int n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+INLINE V vload_n(const float *p, int n)
+{
+    return _mm512_maskz_loadu_ps(first(n), p);
+}
+INLINE void vstore_n(float *p, V v, int n)
+{
+    _mm512_mask_storeu_ps(p, first(n), v);
+}
+INLINE V vadd(V a, V b)
+{
+    return _mm512_add_ps(a, b);
+}
+INLINE V vsub(V a, V b)
+{
+    return _mm512_sub_ps(a, b);
+}
+INLINE V vmul(V a, V b)
+{
+    return _mm512_mul_ps(a, b);
+}
+INLINE V vdiv(V a, V b)
+{
+    return _mm512_div_ps(a, b);
+}
+INLINE V vfma(V a, V b, V c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+INLINE V vfnma(V a, V b, V c)
+{
+    return _mm512_fnmadd_ps(a, b, c);
+}
+INLINE VM vgt(V a, V b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+}
+INLINE VM veq(V a, V b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
+INLINE V vsel(VM m, V a, V b)
+{
+    return _mm512_mask_blend_ps(m, b, a);
+}
+INLINE V vmax(V a, V b)
+{
+    return _mm512_max_ps(a, b);
+}
+INLINE V vmin(V a, V b)
+{
+    return _mm512_min_ps(a, b);
+}
+INLINE int vany(VM m)
+{
+    return m != 0;
+}
+INLINE VM vor_m(VM a, VM b)
+{
+    return a | b;
+}
+INLINE V vbits(uint32_t bits)
+{
+    return _mm512_castsi512_ps(_mm512_set1_epi32((int)bits));
+}
+INLINE V vor(V a, V b)
+{
+    return _mm512_or_ps(a, b);
+}
+INLINE V vand(V a, V b)
+{
+    return _mm512_and_ps(a, b);
+}
+INLINE VM veq_bits(V a, V b)
+{
+    return _mm512_cmpeq_epi32_mask(_mm512_castps_si512(a), _mm512_castps_si512(b));
+}
+INLINE V vshl23(V a)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+}
+INLINE float vsum(V v)
+{
+    __m256 s = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 h = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+}
+INLINE float vtop(V v)
+{
+    __m256 s = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 h = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    h = _mm_max_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
+}
+/* 4 x 4 within each of the four 128-bit parts, of each group of four vectors. */
+INLINE void transpose_parts(V t[VL])
+{
+    for (int i = 0; i < 16; i += 4) {
+        V a = _mm512_unpacklo_ps(t[i], t[i + 1]), b = _mm512_unpackhi_ps(t[i], t[i + 1]);
+        V c = _mm512_unpacklo_ps(t[i + 2], t[i + 3]), d = _mm512_unpackhi_ps(t[i + 2], t[i + 3]);
+        t[i + 0] = _mm512_shuffle_ps(a, c, 0x44);
+        t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+        t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+        t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+    }
+}
+INLINE void vtranspose(V t[VL])
+{
+    transpose_parts(t);
+    for (int i = 0; i < 4; i++) { /* now 4 x 4 over the parts */
+        V a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x44);
+        V b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xee);
+        V c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x44);
+        V d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xee);
+        t[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        t[i + 8] = _mm512_shuffle_f32x4(b, d, 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
+/* Sums over each part of four vectors: part p, element e is the sum of part p of t[e]. */
+INLINE V part_sums(const V *t)
+{
+    V a = _mm512_add_ps(_mm512_unpacklo_ps(t[0], t[1]), _mm512_unpackhi_ps(t[0], t[1]));
+    V b = _mm512_add_ps(_mm512_unpacklo_ps(t[2], t[3]), _mm512_unpackhi_ps(t[2], t[3]));
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+INLINE V vsums(V t[VL])
+{
+    V a = part_sums(t), b = part_sums(t + 4), c = part_sums(t + 8), d = part_sums(t + 12);
+    V ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    V cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x88), _mm512_shuffle_f32x4(c, d, 0xdd));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+INLINE V vload_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+INLINE V vload_bf16(const uint16_t *p)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+INLINE void vstore_f16(uint16_t *p, V v)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+INLINE void vstore_bf16(uint16_t *p, V v)
+{
+    __m512i bits = _mm512_castps_si512(v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), bits,
+                             _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+}
+INLINE V vload_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+INLINE V vload_low4(const uint8_t *p)
+{
+    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(b, _mm512_set1_epi32(15)));
+}
+INLINE V vload_high4(const uint8_t *p)
+{
+    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm512_cvtepi32_ps(_mm512_srli_epi32(b, 4));
+}
+INLINE float half_to_float(uint16_t h)
+{
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
+INLINE void vprefetch(const void *p)
+{
+    _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
+
+#endif

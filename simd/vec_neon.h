@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/* The vector vocabulary (see vec_scalar.h) on AArch64 Advanced SIMD. */
+#ifndef AT_VEC_H
+#define AT_VEC_H
+
+#include <arm_neon.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "../lib/half.h"
+
+#define AT_SIMD_NAME "neon"
+#define AT_SIMD_TABLE at_simd_neon
+
+#define VL 4
+#define NV 4
+#define TILE 6 /* 24 accumulators of 32 registers */
+#define STRIP 4
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float32x4_t V;
+typedef uint32x4_t VM;
+
+INLINE V vset(float x)
+{
+    return vdupq_n_f32(x);
+}
+INLINE V vzero(void)
+{
+    return vdupq_n_f32(0.0f);
+}
+INLINE V vload(const float *p)
+{
+    return vld1q_f32(p);
+}
+INLINE void vstore(float *p, V v)
+{
+    vst1q_f32(p, v);
+}
+INLINE V vload_n(const float *p, int n)
+{
+    float t[VL] = {0};
+    memcpy(t, p, (size_t)n * sizeof *t);
+    return vload(t);
+}
+INLINE void vstore_n(float *p, V v, int n)
+{
+    float t[VL];
+    vstore(t, v);
+    memcpy(p, t, (size_t)n * sizeof *t);
+}
+INLINE V vadd(V a, V b)
+{
+    return vaddq_f32(a, b);
+}
+INLINE V vsub(V a, V b)
+{
+    return vsubq_f32(a, b);
+}
+INLINE V vmul(V a, V b)
+{
+    return vmulq_f32(a, b);
+}
+INLINE V vdiv(V a, V b)
+{
+    return vdivq_f32(a, b);
+}
+INLINE V vfma(V a, V b, V c)
+{
+    return vfmaq_f32(c, a, b);
+}
+INLINE V vfnma(V a, V b, V c)
+{
+    return vfmsq_f32(c, a, b);
+}
+INLINE VM vgt(V a, V b)
+{
+    return vcgtq_f32(a, b);
+}
+INLINE VM veq(V a, V b)
+{
+    return vceqq_f32(a, b);
+}
+INLINE V vsel(VM m, V a, V b)
+{
+    return vbslq_f32(m, a, b);
+}
+INLINE V vmax(V a, V b)
+{
+    return vmaxq_f32(a, b);
+}
+INLINE V vmin(V a, V b)
+{
+    return vminq_f32(a, b);
+}
+INLINE int vany(VM m)
+{
+    return vmaxvq_u32(m) != 0;
+}
+INLINE VM vor_m(VM a, VM b)
+{
+    return vorrq_u32(a, b);
+}
+INLINE V vbits(uint32_t bits)
+{
+    return vreinterpretq_f32_u32(vdupq_n_u32(bits));
+}
+INLINE V vor(V a, V b)
+{
+    return vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)));
+}
+INLINE V vand(V a, V b)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)));
+}
+INLINE VM veq_bits(V a, V b)
+{
+    return vceqq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b));
+}
+INLINE V vshl23(V a)
+{
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a), 23));
+}
+INLINE float vsum(V v)
+{
+    return vaddvq_f32(v);
+}
+INLINE float vtop(V v)
+{
+    return vmaxnmvq_f32(v);
+}
+INLINE void vtranspose(V t[VL])
+{
+    float32x4x2_t a = vtrnq_f32(t[0], t[1]), b = vtrnq_f32(t[2], t[3]);
+    t[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+    t[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+    t[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+    t[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+INLINE V vsums(V t[VL])
+{
+    return vpaddq_f32(vpaddq_f32(t[0], t[1]), vpaddq_f32(t[2], t[3]));
+}
+INLINE V vload_f16(const uint16_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+INLINE V vload_bf16(const uint16_t *p)
+{
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
+INLINE void vstore_f16(uint16_t *p, V v)
+{
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v)));
+}
+INLINE void vstore_bf16(uint16_t *p, V v)
+{
+    uint32x4_t bits = vreinterpretq_u32_f32(v);
+    uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    uint32x4_t r = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+    r = vbslq_u32(vceqq_f32(v, v), r, vorrq_u32(bits, vdupq_n_u32(0x400000)));
+    vst1_u16(p, vshrn_n_u32(r, 16));
+}
+/* Four bytes as four 32-bit integers. */
+INLINE uint32x4_t load_bytes(const void *p)
+{
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    uint8x8_t b = vreinterpret_u8_u32(vdup_n_u32(four));
+    return vmovl_u16(vget_low_u16(vmovl_u8(b)));
+}
+INLINE V vload_i8(const int8_t *p)
+{
+    int32x4_t b = vreinterpretq_s32_u32(load_bytes(p));
+    return vcvtq_f32_s32(vshrq_n_s32(vshlq_n_s32(b, 24), 24));
+}
+INLINE V vload_low4(const uint8_t *p)
+{
+    return vcvtq_f32_u32(vandq_u32(load_bytes(p), vdupq_n_u32(15)));
+}
+INLINE V vload_high4(const uint8_t *p)
+{
+    return vcvtq_f32_u32(vshrq_n_u32(load_bytes(p), 4));
+}
+INLINE float half_to_float(uint16_t h)
+{
+    return at_half_to_float(h);
+}
+INLINE void vprefetch(const void *p)
+{
+    __builtin_prefetch(p);
+}
+
+#endif

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+/* The vector vocabulary in plain (GNU) C: four floats that any compiler knows how to add.  This file
+ * also says what each name means; the other vec_*.h have the same names and meanings. */
+#ifndef AT_VEC_H
+#define AT_VEC_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "../lib/half.h"
+
+#define AT_SIMD_NAME "scalar"
+#define AT_SIMD_TABLE at_simd_scalar
+
+#define VL 4    /* floats in a vector */
+#define NV 2    /* vectors across a panel: rows_per_panel = NV * VL */
+#define TILE 4  /* keys of the micro-kernel: TILE * NV accumulators stay in registers */
+#define STRIP 2 /* vectors of channels that dots_accumulate keeps for each of 4 rows */
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float V __attribute__((vector_size(16)));
+typedef int32_t VI __attribute__((vector_size(16)));
+typedef VI VM; /* all ones where true */
+
+INLINE V vset(float x)
+{
+    return (V){x, x, x, x};
+}
+INLINE V vzero(void)
+{
+    return vset(0.0f);
+}
+INLINE V vload(const float *p)
+{
+    V v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE void vstore(float *p, V v)
+{
+    memcpy(p, &v, sizeof v);
+}
+/* The first n < VL; the others are zero, and their memory is not touched. */
+INLINE V vload_n(const float *p, int n)
+{
+    V v = vzero();
+    for (int e = 0; e < n; e++)
+        v[e] = p[e];
+    return v;
+}
+INLINE void vstore_n(float *p, V v, int n)
+{
+    for (int e = 0; e < n; e++)
+        p[e] = v[e];
+}
+INLINE V vadd(V a, V b)
+{
+    return a + b;
+}
+INLINE V vsub(V a, V b)
+{
+    return a - b;
+}
+INLINE V vmul(V a, V b)
+{
+    return a * b;
+}
+INLINE V vdiv(V a, V b)
+{
+    return a / b;
+}
+INLINE V vfma(V a, V b, V c) /* a * b + c */
+{
+    return a * b + c;
+}
+INLINE V vfnma(V a, V b, V c) /* c - a * b */
+{
+    return c - a * b;
+}
+INLINE VM vgt(V a, V b)
+{
+    return a > b;
+}
+INLINE VM veq(V a, V b)
+{
+    return a == b;
+}
+INLINE V vsel(VM m, V a, V b) /* m ? a : b */
+{
+    return (V)(((VI)a & m) | ((VI)b & ~m));
+}
+INLINE V vmax(V a, V b) /* a NaN in b is returned; one in a may be lost */
+{
+    return vsel(vgt(a, b), a, b);
+}
+INLINE V vmin(V a, V b)
+{
+    return vsel(vgt(b, a), a, b);
+}
+INLINE int vany(VM m)
+{
+    return (m[0] | m[1] | m[2] | m[3]) != 0;
+}
+INLINE VM vor_m(VM a, VM b)
+{
+    return a | b;
+}
+INLINE V vbits(uint32_t bits) /* the float of these bits */
+{
+    return vset(at_float_from_bits(bits));
+}
+INLINE V vor(V a, V b) /* and, or of bits */
+{
+    return (V)((VI)a | (VI)b);
+}
+INLINE V vand(V a, V b)
+{
+    return (V)((VI)a & (VI)b);
+}
+INLINE VM veq_bits(V a, V b) /* equality of bits: -0 is not 0 */
+{
+    return (VI)a == (VI)b;
+}
+INLINE V vshl23(V a) /* the bits, 23 places up */
+{
+    return (V)((VI)a << 23);
+}
+INLINE float vsum(V v)
+{
+    return (v[0] + v[1]) + (v[2] + v[3]);
+}
+INLINE float vtop(V v) /* the largest; NaN may be lost */
+{
+    float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
+    return a > b ? a : b;
+}
+INLINE void vtranspose(V t[VL]) /* t[i][j] <-> t[j][i] */
+{
+    for (int i = 0; i < VL; i++)
+        for (int j = 0; j < i; j++) {
+            float x = t[i][j];
+            t[i][j] = t[j][i];
+            t[j][i] = x;
+        }
+}
+INLINE V vsums(V t[VL]) /* element i is the sum of t[i], added in the same order for every i */
+{
+    vtranspose(t);
+    return (t[0] + t[1]) + (t[2] + t[3]);
+}
+INLINE V vload_f16(const uint16_t *p)
+{
+    return (V){at_half_to_float(p[0]), at_half_to_float(p[1]), at_half_to_float(p[2]),
+               at_half_to_float(p[3])};
+}
+INLINE V vload_bf16(const uint16_t *p)
+{
+    return (V){at_bf16_to_float(p[0]), at_bf16_to_float(p[1]), at_bf16_to_float(p[2]),
+               at_bf16_to_float(p[3])};
+}
+INLINE void vstore_f16(uint16_t *p, V v)
+{
+    for (int e = 0; e < VL; e++)
+        p[e] = at_half_from_float(v[e]);
+}
+INLINE void vstore_bf16(uint16_t *p, V v)
+{
+    for (int e = 0; e < VL; e++)
+        p[e] = at_bf16_from_float(v[e]);
+}
+INLINE V vload_i8(const int8_t *p) /* VL small integers as floats */
+{
+    return (V){p[0], p[1], p[2], p[3]};
+}
+INLINE V vload_low4(const uint8_t *p) /* VL low nibbles as floats */
+{
+    return (V){(float)(p[0] & 15), (float)(p[1] & 15), (float)(p[2] & 15), (float)(p[3] & 15)};
+}
+INLINE V vload_high4(const uint8_t *p)
+{
+    return (V){(float)(p[0] >> 4), (float)(p[1] >> 4), (float)(p[2] >> 4), (float)(p[3] >> 4)};
+}
+INLINE float half_to_float(uint16_t h)
+{
+    return at_half_to_float(h);
+}
+INLINE void vprefetch(const void *p)
+{
+    __builtin_prefetch(p);
+}
+
+#endif
