@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The small floats in plain C: f16 (IEEE 754 binary16), bf16 and fp8 e4m3 to and from f32.  To f32 is
- * exact; from f32 rounds to nearest, ties to even.  NaN stays NaN, signs and infinities are kept. */
+/* The small floats in plain C: f16 (IEEE 754 binary16), bf16 and fp8 e4m3 to and from f32.  To f32
+ * is exact; from f32 rounds to nearest, ties to even.  NaN stays NaN, signs and infinities are
+ * kept. */
 #ifndef AT_HALF_H
 #define AT_HALF_H
 
@@ -24,7 +25,8 @@ static inline float at_float_from_bits(uint32_t bits)
 static inline float at_half_to_float(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7fff;
-    if (rest >= 0x7c00) /* infinity and NaN: the exponent becomes all ones, the payload moves along */
+    if (rest >=
+        0x7c00) /* infinity and NaN: the exponent becomes all ones, the payload moves along */
         return at_float_from_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13);
     if (rest >= 0x400)
         return at_float_from_bits(sign | ((rest << 13) + ((127 - 15) << 23)));

@@ -55,8 +55,8 @@ void at_quant_q4_0(struct at_q4_0 *y, const float *x, int64_t n)
                 top = b[e];
         y->d = store_scale(top / -8.0f, finite); /* so that it is exactly step -8 */
         for (int e = 0; e < 16; e++)
-            y->q[e] = (uint8_t)((step(b[e], y->d, -8, 7) + 8) |
-                                (step(b[e + 16], y->d, -8, 7) + 8) << 4);
+            y->q[e] =
+                (uint8_t)((step(b[e], y->d, -8, 7) + 8) | (step(b[e + 16], y->d, -8, 7) + 8) << 4);
     }
 }
 
@@ -73,8 +73,8 @@ void at_quant_q4_1(struct at_q4_1 *y, const float *x, int64_t n)
         low = at_half_to_float(y->m);
         y->d = store_scale((top - low) / 15.0f, finite);
         for (int e = 0; e < 16; e++)
-            y->q[e] = (uint8_t)(step(b[e] - low, y->d, 0, 15) |
-                                step(b[e + 16] - low, y->d, 0, 15) << 4);
+            y->q[e] =
+                (uint8_t)(step(b[e] - low, y->d, 0, 15) | step(b[e + 16] - low, y->d, 0, 15) << 4);
     }
 }
 

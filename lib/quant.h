@@ -21,9 +21,9 @@ struct at_q4_1 { /* x = d * q + m; nibbles as above */
 };
 
 /* A row of n floats to ceil(n / 32) blocks, the last padded with zeros, and back to n floats.
- * Quantised to the nearest step of the stored (rounded) scale: the error is at most half a step, and
- * a full one for the extreme value of q4_0.  A block that holds NaN, infinity or a value whose scale
- * f16 cannot hold becomes NaN. */
+ * Quantised to the nearest step of the stored (rounded) scale: the error is at most half a step,
+ * and a full one for the extreme value of q4_0.  A block that holds NaN, infinity or a value whose
+ * scale f16 cannot hold becomes NaN. */
 void at_quant_q8_0(struct at_q8_0 *y, const float *x, int64_t n);
 void at_quant_q4_0(struct at_q4_0 *y, const float *x, int64_t n);
 void at_quant_q4_1(struct at_q4_1 *y, const float *x, int64_t n);

@@ -53,7 +53,7 @@ INLINE void pack_lanes_as(enum at_elem type, float *dst, const void *const *rows
             V t[VL];
             int some = n - d < VL ? (int)(n - d) : VL;
             for (int r = 0; r < VL; r++)
-                t[r] = !rows[g + r]  ? vzero()
+                t[r] = !rows[g + r] ? vzero()
                        : some == VL ? load_as(type, rows[g + r], d0 + d)
                                     : load_as_n(type, rows[g + r], d0 + d, some);
             vtranspose(t);
@@ -62,8 +62,8 @@ INLINE void pack_lanes_as(enum at_elem type, float *dst, const void *const *rows
         }
 }
 
-static void pack_lanes(float *dst, const void *const *rows, enum at_elem type, int64_t d0, int64_t n,
-                       float scale)
+static void pack_lanes(float *dst, const void *const *rows, enum at_elem type, int64_t d0,
+                       int64_t n, float scale)
 {
     switch (type) {
     case AT_ELEM_F16:
@@ -153,9 +153,9 @@ static void scores(float *st, int64_t j0, const float *qp, const struct at_rows 
         scores_tile(TILE, st, qp, key, k->stride, k->width);
     switch (n) {
 #define CASE(nx)                                                                                   \
-    case nx:                                                                                       \
-        scores_tile(nx, st, qp, key, k->stride, k->width);                                         \
-        break;
+case nx:                                                                                           \
+    scores_tile(nx, st, qp, key, k->stride, k->width);                                             \
+    break;
         EACH_TAIL(CASE)
 #undef CASE
     }
@@ -285,9 +285,9 @@ static void scores_softmax(float *st, int64_t j0, const float *qp, const struct 
         softmax_tile(TILE, st, j, qp, key, k->stride, k->width, state, dv);
     switch (end - j) {
 #define CASE(nx)                                                                                   \
-    case nx:                                                                                       \
-        softmax_tile(nx, st, j, qp, key, k->stride, k->width, state, dv);                          \
-        break;
+case nx:                                                                                           \
+    softmax_tile(nx, st, j, qp, key, k->stride, k->width, state, dv);                              \
+    break;
         EACH_TAIL(CASE)
 #undef CASE
     }
@@ -295,7 +295,8 @@ static void scores_softmax(float *st, int64_t j0, const float *qp, const struct 
 
 /* ---- weights times values ---- */
 
-/* A block's products are summed by themselves, then added: error grows with blocks, not with keys. */
+/* A block's products are summed by themselves, then added: error grows with blocks, not with keys.
+ */
 INLINE void accumulate_tile(int nx, float *acc, const float *st, const float *vp, int64_t n)
 {
     V z[TILE][NV];
@@ -341,9 +342,9 @@ static void accumulate(float *state, int64_t dv, const float *st, const float *v
         accumulate_tile(TILE, acc + d * R, st, vp + d * KEYS, n);
     switch (dv - d) {
 #define CASE(nx)                                                                                   \
-    case nx:                                                                                       \
-        accumulate_tile(nx, acc + d * R, st, vp + d * KEYS, n);                                    \
-        break;
+case nx:                                                                                           \
+    accumulate_tile(nx, acc + d * R, st, vp + d * KEYS, n);                                        \
+    break;
         EACH_TAIL(CASE)
 #undef CASE
     }
@@ -377,8 +378,8 @@ static void merge(float *state, const float *other, int64_t dv)
     }
 }
 
-/* 1 / l with the sink in l, or 0 where nothing was visible; and lse.  The sink may lie far above the
- * reference, so both are brought to the larger. */
+/* 1 / l with the sink in l, or 0 where nothing was visible; and lse.  The sink may lie far above
+ * the reference, so both are brought to the larger. */
 static float row_end(float m, float l, float sink, float *lse)
 {
     float factor = 1.0f;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Attention in the decode shape: lanes are channels, for few packed rows that share every key and
- * value read.  Score tiles are VL dot products: (VL / rt) keys of rt rows, reduced together into one
- * vector of the block st[key][rp], rp = at_simd_dots_stride(rows).
+ * value read.  Score tiles are VL dot products: (VL / rt) keys of rt rows, reduced together into
+ * one vector of the block st[key][rp], rp = at_simd_dots_stride(rows).
  *
  * Private layouts: Q [rp][dk up to 32], zero-padded; state m[16], l[16], acc[row][dv up to 32]. */
 #ifndef AT_K_DOTS_H
@@ -279,8 +279,8 @@ static void dots_accumulate_exact(float *acc, int n, const float *st, int64_t rp
     }
 }
 
-static void dots_accumulate(float *state, int n, const float *st, const struct at_rows *v, int exact,
-                            const struct at_rows *ahead)
+static void dots_accumulate(float *state, int n, const float *st, const struct at_rows *v,
+                            int exact, const struct at_rows *ahead)
 {
     int64_t rp = at_simd_dots_stride(n);
     float *acc = state + 2 * DOTS_ROWS;
@@ -325,8 +325,7 @@ static void dots_merge(float *state, const float *other, int n, int64_t dv)
         *m = to;
         *l = *l * f + ol * g;
         for (int64_t d = 0; d < padded; d += VL)
-            vstore(acc + d,
-                   vfma(vload(acc + d), vset(f), vmul(vload(oacc + d), vset(g))));
+            vstore(acc + d, vfma(vload(acc + d), vset(f), vmul(vload(oacc + d), vset(g))));
     }
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Matrix product on the micro-kernels of attention.  Many rows: `contract`, lanes are R columns of c
- * (so c is written by rows), rows of a are broadcast; slices of DEPTH of k are packed, multiplied
+/* Matrix product on the micro-kernels of attention.  Many rows: `contract`, lanes are R columns of
+ * c (so c is written by rows), rows of a are broadcast; slices of DEPTH of k are packed, multiplied
  * and added to c in order.  Few rows: the dot products of the decode shape, b's rows as keys, so
  * weights are read once and converted in registers. */
 #ifndef AT_K_GEMM_H
@@ -8,8 +8,8 @@
 
 #include "k_dots.h"
 
-#define DEPTH 256             /* of k a slice; a multiple of 32: blocks are not split */
-#define WIDE (256 / R * R)    /* columns whose slice of b is packed at once */
+#define DEPTH 256                /* of k a slice; a multiple of 32: blocks are not split */
+#define WIDE (256 / R * R)       /* columns whose slice of b is packed at once */
 #define TALL (240 / TILE * TILE) /* rows whose slice of a is packed at once */
 
 /* c[x][0 .. cols) = (first ? 0 : c) + a's rows times the packed slice of b. */
@@ -43,9 +43,9 @@ static void product_rows(float *c, int64_t c_stride, int cols, int first, const 
         product_tile(TILE, c, c_stride, cols, first, bp, a, depth);
     switch (rows) {
 #define CASE(nx)                                                                                   \
-    case nx:                                                                                       \
-        product_tile(nx, c, c_stride, cols, first, bp, a, depth);                                  \
-        break;
+case nx:                                                                                           \
+    product_tile(nx, c, c_stride, cols, first, bp, a, depth);                                      \
+    break;
         EACH_TAIL(CASE)
 #undef CASE
     }

@@ -11,9 +11,9 @@
 
 static const float log2_e = 1.44269504088896341f, ln_2 = 0.69314718055994531f;
 
-/* 2^x for x <= 128, to 2 ulp: x = n + f, |f| <= 1/2, by the rounding of a large number whose low bits
- * then are n + 127, the exponent field of 2^n.  Below -126.5 and at -inf it is exactly 0 (n = -127);
- * NaN and +inf give NaN. */
+/* 2^x for x <= 128, to 2 ulp: x = n + f, |f| <= 1/2, by the rounding of a large number whose low
+ * bits then are n + 127, the exponent field of 2^n.  Below -126.5 and at -inf it is exactly 0 (n =
+ * -127); NaN and +inf give NaN. */
 INLINE V vexp2(V x)
 {
     V magic = vset(0x1.8p23f + 127.0f);
@@ -78,8 +78,8 @@ INLINE V vgelu_tanh(V x)
     V u = vmul(x, vfma(vmul(x, x), vset(0.044715f), vset(1.0f)));
     return vgate(x, vmul(u, vset(1.59576912f))); /* 2 sqrt(2 / pi) */
 }
-/* x Phi(x), Phi by erfc(z) = t exp(poly(t) - z^2), t = 1 / (1 + z/2), z = |x| / sqrt 2: the relative
- * error of the tail stays small, so large negative x keep their digits. */
+/* x Phi(x), Phi by erfc(z) = t exp(poly(t) - z^2), t = 1 / (1 + z/2), z = |x| / sqrt 2: the
+ * relative error of the tail stays small, so large negative x keep their digits. */
 INLINE V vgelu(V x)
 {
     V z = vmul(vabs(x), vset(0.707106781f));
@@ -98,7 +98,8 @@ INLINE V vgelu(V x)
     return vmul(x, vsel(vgt(x, vzero()), vsub(vset(1.0f), tail), tail));
 }
 
-/* ---- rows of any type -------------------------------------------------------------------------- */
+/* ---- rows of any type --------------------------------------------------------------------------
+ */
 
 INLINE const void *row_at(const struct at_rows *r, int64_t j)
 {
@@ -125,7 +126,8 @@ INLINE V load_q4_1(const struct at_q4_1 *b, int64_t e)
     return vfma(vset(half_to_float(b->d)), q, vset(half_to_float(b->m)));
 }
 
-/* Elements d .. d + VL of a row; d is a multiple of VL.  type is a constant where this is inlined. */
+/* Elements d .. d + VL of a row; d is a multiple of VL.  type is a constant where this is inlined.
+ */
 INLINE V load_as(enum at_elem type, const void *row, int64_t d)
 {
     switch (type) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The micro-kernels of one instruction set: compiled once for each, with its flags and its
- * AT_SIMD_ISA_x.  Everything is static but the table, so that no code of a higher instruction set can
- * be linked where a lower one was meant. */
+ * AT_SIMD_ISA_x.  Everything is static but the table, so that no code of a higher instruction set
+ * can be linked where a lower one was meant. */
 #if defined(AT_SIMD_ISA_AVX512)
 #    include "vec_avx512.h"
 #elif defined(AT_SIMD_ISA_AVX2)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Which tables of micro-kernels can run here: what the build has, what the CPU and the system allow,
- * and what ATTEND_ISA leaves. */
+/* Which tables of micro-kernels can run here: what the build has, what the CPU and the system
+ * allow, and what ATTEND_ISA leaves. */
 #include "simd.h"
 
 #include <string.h>
@@ -13,7 +13,18 @@
 
 extern const struct at_simd at_simd_scalar, at_simd_avx2, at_simd_avx512, at_simd_neon;
 
-/* Why a table cannot run on this CPU, or NULL. */
+/* Each says why its instruction set cannot be used here, or NULL. */
+
+static const char *nothing(void)
+{
+    return NULL;
+}
+
+static const char *not_built(void)
+{
+    return "not in this build";
+}
+
 #if defined(__x86_64__)
 
 /* The state components that the system saves: SSE and AVX are bits 1 and 2, AVX-512 bits 5 to 7. */
@@ -47,35 +58,31 @@ static const char *lacks_avx512(void)
     return (saved_state() & 0xe6) == 0xe6 ? NULL : "the system does not save AVX-512 registers";
 }
 
-static const struct {
-    const char *name;
-    const struct at_simd *table;
-    const char *(*lacks)(void);
-} isas[AT_SIMD_ISAS] = {
-    {"scalar", &at_simd_scalar, NULL},
-    {"avx2", &at_simd_avx2, lacks_avx2},
-    {"avx512", &at_simd_avx512, lacks_avx512},
-    {"neon", NULL, NULL},
-};
-
-#else
-
-static const struct {
-    const char *name;
-    const struct at_simd *table;
-    const char *(*lacks)(void);
-} isas[AT_SIMD_ISAS] = {
-    {"scalar", &at_simd_scalar, NULL},
-    {"avx2", NULL, NULL},
-    {"avx512", NULL, NULL},
-#    if defined(__aarch64__)
-    {"neon", &at_simd_neon, NULL}, /* a part of every AArch64 */
-#    else
-    {"neon", NULL, NULL},
-#    endif
-};
-
 #endif
+
+/* Lowest first.  configure says which the compiler could make. */
+static const struct {
+    const char *name;
+    const struct at_simd *table;
+    const char *(*why_not)(void);
+} isas[AT_SIMD_ISAS] = {
+    {"scalar", &at_simd_scalar, nothing     },
+#ifdef HAVE_SIMD_AVX2
+    {"avx2",   &at_simd_avx2,   lacks_avx2  },
+#else
+    {"avx2", NULL, not_built},
+#endif
+#ifdef HAVE_SIMD_AVX512
+    {"avx512", &at_simd_avx512, lacks_avx512},
+#else
+    {"avx512", NULL, not_built},
+#endif
+#ifdef HAVE_SIMD_NEON
+    {"neon",   &at_simd_neon,   nothing     }, /* a part of every AArch64 */
+#else
+    {"neon", NULL, not_built},
+#endif
+};
 
 void at_simd_list(struct at_simd_isa list[AT_SIMD_ISAS])
 {
@@ -84,10 +91,7 @@ void at_simd_list(struct at_simd_isa list[AT_SIMD_ISAS])
     for (int n = 0; n < AT_SIMD_ISAS; n++) {
         struct at_simd_isa *isa = &list[n];
         isa->name = isas[n].name;
-        isa->why = !isas[n].table ? "not of this architecture"
-                   : masked       ? "above the one that ATTEND_ISA names"
-                   : isas[n].lacks ? isas[n].lacks()
-                                  : NULL;
+        isa->why = masked ? "above the one that ATTEND_ISA names" : isas[n].why_not();
         isa->table = isa->why ? NULL : isas[n].table;
         masked |= highest && !strcmp(highest, isa->name);
     }
@@ -114,12 +118,11 @@ const struct at_simd *at_simd_best(void)
     return best;
 }
 
-/* Packed slices of both sides, and c in f32 where it is stored smaller; or the few rows of a and one
- * score block.  256 is the depth of a slice and the most columns and rows of one. */
+/* Packed slices of both sides, and c in f32 where it is stored smaller; or the few rows of a and
+ * one score block.  256 is the depth of a slice and the most columns and rows of one. */
 int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *mm)
 {
     if (mm->m <= t->few_rows && !mm->b_is_kn)
-        return at_simd_dots_q_floats((int)mm->m, mm->k) +
-               at_simd_dots_block_floats(t, (int)mm->m);
+        return at_simd_dots_q_floats((int)mm->m, mm->k) + at_simd_dots_block_floats(t, (int)mm->m);
     return 2 * 256 * 256 + (mm->c_type == AT_ELEM_F32 ? 0 : mm->m * 256);
 }

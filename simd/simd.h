@@ -3,38 +3,38 @@
  *
  * Contract shared by all of them.  Nothing here allocates, locks, or touches memory outside what is
  * described; scratch comes from the caller, 64-byte aligned, sized by the functions below, and what
- * is packed in it is private to the table that wrote it.  Rows of tensors need only the alignment of
- * their element; nothing is read or written past the last element (or block) of a row.  Sizes may be
- * 0 where a loop over nothing makes sense.  Strides count elements, and blocks for q8_0/q4_0/q4_1.
- * Each output element is computed in an order that depends on the sizes of the whole problem only, so
- * dividing rows, columns or heads over threads does not change a bit.
+ * is packed in it is private to the table that wrote it.  Rows of tensors need only the alignment
+ * of their element; nothing is read or written past the last element (or block) of a row.  Sizes
+ * may be 0 where a loop over nothing makes sense.  Strides count elements, and blocks for
+ * q8_0/q4_0/q4_1. Each output element is computed in an order that depends on the sizes of the
+ * whole problem only, so dividing rows, columns or heads over threads does not change a bit.
  *
- * Attention, panel shape (many rows): a panel is rows_per_panel *packed rows* (query row and head of
- * one KV group, in any order the caller likes).  A lane of a vector is a row, so keys are uniform and
- * nothing is reduced across lanes.  For one (sequence, KV head, set of panels):
+ * Attention, panel shape (many rows): a panel is rows_per_panel *packed rows* (query row and head
+ * of one KV group, in any order the caller likes).  A lane of a vector is a row, so keys are
+ * uniform and nothing is reduced across lanes.  For one (sequence, KV head, set of panels):
  *
  *     for each panel:           pack_q(qp[p], ...);  memset(state[p], 0, ...);
  *     for each block of keys:   K as f32 rows (in place, or pack_k);  odd = pack_v(vp, ...)
  *         for each panel:       [a, b) visible to some row, [fa, fb) to all rows, in this block
- *             partial [a, fa):  scores(st, a, ...), mask st[j][r] = -INFINITY, softmax_step(st, a, ...)
- *             full [fa, fb):    scores_softmax(st, fa, ...)
- *             partial [fb, b):  as the first
+ *             partial [a, fa):  scores(st, a, ...), mask st[j][r] = -INFINITY, softmax_step(st, a,
+ * ...) full [fa, fb):    scores_softmax(st, fa, ...) partial [fb, b):  as the first
  *             accumulate(state[p], ..., a, b, odd && some partial)
  *     for each panel:           finish(state[p], ...)
  *
- * Decode shape (`dots`: few rows, lanes are channels): the same steps on row-major K and V of any type.
+ * Decode shape (`dots`: few rows, lanes are channels): the same steps on row-major K and V of any
+ * type.
  *
- * The one layout that callers share is the score block st[key][row], f32: row stride st_rows (panel:
- * rows_per_panel; dots: at_simd_dots_stride(rows)), base-2 logits between scores and softmax_step
- * (natural score times log2 e, because pack_q is given scale * log2 e), weights after.  There a
- * caller adds bias (times log2 e), applies expressions, and hides (row, key) pairs by *storing*
- * -INFINITY, never by adding it: a NaN score from a hidden key must not survive.  Dropout multiplies
- * weights between softmax_step and accumulate (l keeps the undropped sum).
+ * The one layout that callers share is the score block st[key][row], f32: row stride st_rows
+ * (panel: rows_per_panel; dots: at_simd_dots_stride(rows)), base-2 logits between scores and
+ * softmax_step (natural score times log2 e, because pack_q is given scale * log2 e), weights after.
+ * There a caller adds bias (times log2 e), applies expressions, and hides (row, key) pairs by
+ * *storing* -INFINITY, never by adding it: a NaN score from a hidden key must not survive.  Dropout
+ * multiplies weights between softmax_step and accumulate (l keeps the undropped sum).
  *
- * State (m, l, acc) of a row: m is a reference, not the maximum: finite, at most 24 below the largest
- * base-2 score seen, moved only when a score passes it by more.  All zero is "no key seen yet", and so
- * l == 0 exactly when nothing was visible: output 0, lse -inf.  A NaN score, or +inf, makes that row
- * NaN and no other.
+ * State (m, l, acc) of a row: m is a reference, not the maximum: finite, at most 24 below the
+ * largest base-2 score seen, moved only when a score passes it by more.  All zero is "no key seen
+ * yet", and so l == 0 exactly when nothing was visible: output 0, lse -inf.  A NaN score, or +inf,
+ * makes that row NaN and no other.
  */
 #ifndef AT_SIMD_H
 #define AT_SIMD_H
@@ -42,7 +42,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What rows are made of.  Quantised rows are ceil(width / 32) blocks of lib/quant.h, zero-padded. */
+/* What rows are made of.  Quantised rows are ceil(width / 32) blocks of lib/quant.h, zero-padded.
+ */
 enum at_elem {
     AT_ELEM_F32,
     AT_ELEM_F16,
@@ -70,8 +71,9 @@ struct at_rows {
 };
 
 /* c[m][n] = a[m][k] * b.  b is [n][k] (weights; any type) or, if b_is_kn, [k][n] (not quantised).
- * a and c are f32, f16 or bf16.  Sums are f32, in the order of k.  Where m <= few_rows the dot-product
- * form is used (b must then be [n][k]); it depends on m of the whole problem, not on the part. */
+ * a and c are f32, f16 or bf16.  Sums are f32, in the order of k.  Where m <= few_rows the
+ * dot-product form is used (b must then be [n][k]); it depends on m of the whole problem, not on
+ * the part. */
 struct at_matmul {
     const void *a, *b;
     void *c;
@@ -85,7 +87,8 @@ struct at_simd {
     const char *name;   /* "scalar", "avx2", "avx512", "neon" */
     int vl;             /* floats in a vector */
     int rows_per_panel; /* packed rows of a panel; also the row stride of its score block */
-    int keys_per_tile;  /* keys that the micro-kernel computes at once: good boundaries for full keys */
+    int keys_per_tile; /* keys that the micro-kernel computes at once: good boundaries for full keys
+                        */
     int keys_per_block; /* most keys of a score block of the panel shape; a multiple of 48 */
     int dots_rows;      /* most rows of the dots shape */
     int dots_keys;      /* most keys of a score block of the dots shape */
@@ -99,21 +102,22 @@ struct at_simd {
     /* Rows of any type to f32 rows: dst[j * width + d].  f32 rows are better used in place. */
     void (*pack_k)(float *dst, const struct at_rows *k);
     /* Rows j0 .. j0 + v->n of a block, j0 + v->n <= keys_per_block; pages of a block may come by
-     * several calls.  hidden[v->n], or NULL: rows marked in it (hidden from every row of all panels)
-     * become zeros whatever they hold.  Returns 1 if a row that is not hidden has a NaN or infinity.
-     * vp: at_simd_v_floats. */
+     * several calls.  hidden[v->n], or NULL: rows marked in it (hidden from every row of all
+     * panels) become zeros whatever they hold.  Returns 1 if a row that is not hidden has a NaN or
+     * infinity. vp: at_simd_v_floats. */
     int (*pack_v)(float *vp, int64_t j0, const struct at_rows *v, const uint8_t *hidden);
     /* st[j0 + j][row] = scores of k's rows (f32, in place or packed), j < k->n. */
     void (*scores)(float *st, int64_t j0, const float *qp, const struct at_rows *k);
     /* st[j0 .. j0+n): scores to weights; -INFINITY becomes a weight of -0.0, the mark of a hidden
-     * key.  Moves m, and then rescales l, acc and the weights of this block before j0, if it must. */
+     * key.  Moves m, and then rescales l, acc and the weights of this block before j0, if it must.
+     */
     void (*softmax_step)(float *st, int64_t j0, int64_t n, float *state, int64_t dv);
     /* scores and softmax_step in one, for keys that every row sees: no score is stored. */
     void (*scores_softmax)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
                            float *state, int64_t dv);
-    /* acc += weights * values over keys [j0, j1) of the block.  exact: select per (row, key), so that
-     * a NaN or infinite value reaches only rows that see it; needed if pack_v returned 1 and some key
-     * of [j0, j1) is hidden from some row. */
+    /* acc += weights * values over keys [j0, j1) of the block.  exact: select per (row, key), so
+     * that a NaN or infinite value reaches only rows that see it; needed if pack_v returned 1 and
+     * some key of [j0, j1) is hidden from some row. */
     void (*accumulate)(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
                        int64_t j1, int exact);
     /* Folds `other` (keys after those of state) into state. */
@@ -128,16 +132,16 @@ struct at_simd {
     /* As pack_q, for n rows.  qd: at_simd_dots_q_floats. */
     void (*dots_pack_q)(float *qd, const void *const *rows, int n, enum at_elem type, int64_t dk,
                         float scale);
-    /* st[j][row] for k->n <= dots_keys keys of any type but q4_1.  ahead, or NULL: rows that will be
-     * read next (the values of these keys), prefetched meanwhile. */
+    /* st[j][row] for k->n <= dots_keys keys of any type but q4_1.  ahead, or NULL: rows that will
+     * be read next (the values of these keys), prefetched meanwhile. */
     void (*dots_scores)(float *st, const float *qd, int n, const struct at_rows *k,
                         const struct at_rows *ahead);
     /* The whole block st[0 .. keys), marks as in softmax_step. */
     void (*dots_softmax_step)(float *st, int64_t keys, int n, float *state, int64_t dv);
     /* acc += weights * v.  exact: skip hidden (row, key) pairs, for blocks with any hidden key.
      * ahead: as in dots_scores (the keys of the next block). */
-    void (*dots_accumulate)(float *state, int n, const float *st, const struct at_rows *v, int exact,
-                            const struct at_rows *ahead);
+    void (*dots_accumulate)(float *state, int n, const float *st, const struct at_rows *v,
+                            int exact, const struct at_rows *ahead);
     void (*dots_merge)(float *state, const float *other, int n, int64_t dv);
     void (*dots_finish)(const float *state, int n, int64_t dv, const float *sink, void *const *out,
                         enum at_elem type, float *lse);
@@ -224,8 +228,8 @@ int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *m
 /* ---- the list of instruction sets (select.c) ---- */
 
 /* One line of the list, lowest first.  table is NULL where it cannot run here, and why says so: not
- * in this build, not in this CPU, not enabled by the system, or masked by ATTEND_ISA (which names the
- * highest one to use). */
+ * in this build, not in this CPU, not enabled by the system, or masked by ATTEND_ISA (which names
+ * the highest one to use). */
 struct at_simd_isa {
     const char *name;
     const struct at_simd *table;

@@ -117,8 +117,7 @@ INLINE V vand(V a, V b)
 }
 INLINE VM veq_bits(V a, V b)
 {
-    return _mm256_castsi256_ps(
-        _mm256_cmpeq_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
 }
 INLINE V vshl23(V a)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The vector vocabulary in plain (GNU) C: four floats that any compiler knows how to add.  This file
- * also says what each name means; the other vec_*.h have the same names and meanings. */
+/* The vector vocabulary in plain (GNU) C: four floats that any compiler knows how to add.  This
+ * file also says what each name means; the other vec_*.h have the same names and meanings. */
 #ifndef AT_VEC_H
 #define AT_VEC_H
 
