@@ -5,46 +5,19 @@
 #include <math.h>
 #include <string.h>
 
-#include "half.h"
-#include "quant.h"
+#include "element.h"
 #include "ref.h"
 
 /* ---- elements ---- */
 
 static double get(const struct at_view *v, int64_t at)
 {
-    switch (v->type) {
-    case ATTEND_F32:
-        return (double)((const float *)v->data)[at];
-    case ATTEND_F16:
-        return (double)at_half_to_float(((const uint16_t *)v->data)[at]);
-    case ATTEND_BF16:
-        return (double)at_bf16_to_float(((const uint16_t *)v->data)[at]);
-    case ATTEND_F64:
-        return ((const double *)v->data)[at];
-    case ATTEND_I8:
-        return ((const int8_t *)v->data)[at];
-    case ATTEND_I32:
-        return ((const int32_t *)v->data)[at];
-    case ATTEND_I64:
-        return (double)((const int64_t *)v->data)[at];
-    case ATTEND_U8:
-        return ((const uint8_t *)v->data)[at];
-    case ATTEND_BOOL:
-        return ((const uint8_t *)v->data)[at] != 0;
-    default: /* blocks are read by whole rows */
-        return (double)NAN;
-    }
+    return at_element_get(v->type, v->data, at);
 }
 
 static void set(const struct at_view *v, int64_t at, double x)
 {
-    if (v->type == ATTEND_F32)
-        ((float *)v->data)[at] = (float)x;
-    else if (v->type == ATTEND_F16) /* from f32 or f16: exact as a float, so rounded once */
-        ((uint16_t *)v->data)[at] = at_half_from_float((float)x);
-    else if (v->type == ATTEND_BF16)
-        ((uint16_t *)v->data)[at] = at_bf16_from_float((float)x);
+    at_element_set(v->type, v->data, at, x);
 }
 
 static int64_t index_at(const struct at_view *v, int64_t at)
@@ -104,29 +77,6 @@ static struct row row_of(const struct at_view *v, const struct at_view *like, in
     return row;
 }
 
-/* A row of blocks to n floats and back. */
-static void dequantise(const struct at_view *v, int64_t block, float *y, int64_t n)
-{
-    const void *x = at_view_at(v, block);
-    if (v->type == ATTEND_Q8_0)
-        at_quant_from_q8_0(y, x, n);
-    else if (v->type == ATTEND_Q4_0)
-        at_quant_from_q4_0(y, x, n);
-    else
-        at_quant_from_q4_1(y, x, n);
-}
-
-static void quantise(const struct at_view *v, int64_t block, const float *x, int64_t n)
-{
-    void *y = at_view_at(v, block);
-    if (v->type == ATTEND_Q8_0)
-        at_quant_q8_0(y, x, n);
-    else if (v->type == ATTEND_Q4_0)
-        at_quant_q4_0(y, x, n);
-    else
-        at_quant_q4_1(y, x, n);
-}
-
 static bool quantised(const struct at_view *v)
 {
     return attend_type_block(v->type) > 1;
@@ -143,9 +93,28 @@ static void load(const struct row *r, double *x, int64_t gap)
     }
     for (int64_t k = 0; k < r->n; k += AT_QUANT_BLOCK) {
         int64_t n = at_min(r->n - k, AT_QUANT_BLOCK);
-        dequantise(r->v, r->at + k / AT_QUANT_BLOCK, y, n);
+        at_element_from_blocks(r->v->type, at_view_at(r->v, r->at + k / AT_QUANT_BLOCK), y, n);
         for (int64_t e = 0; e < n; e++)
             x[(k + e) * gap] = (double)y[e];
+    }
+}
+
+/* to = from, where one or both are quantised: block by block. */
+static void move_blocks(const struct row *to, const struct row *from)
+{
+    float x[AT_QUANT_BLOCK];
+    for (int64_t k = 0; k < to->n; k += AT_QUANT_BLOCK) {
+        int64_t n = at_min(to->n - k, AT_QUANT_BLOCK), block = k / AT_QUANT_BLOCK;
+        if (quantised(from->v))
+            at_element_from_blocks(from->v->type, at_view_at(from->v, from->at + block), x, n);
+        else
+            for (int64_t e = 0; e < n; e++)
+                x[e] = (float)at(from, k + e);
+        if (quantised(to->v))
+            at_element_to_blocks(to->v->type, at_view_at(to->v, to->at + block), x, n);
+        else
+            for (int64_t e = 0; e < n; e++)
+                put(to, k + e, (double)x[e]);
     }
 }
 
@@ -153,26 +122,20 @@ static void load(const struct row *r, double *x, int64_t gap)
  * of NaN stay what they are. */
 static void move(const struct row *to, const struct row *from)
 {
+    bool same = to->v->type == from->v->type, blocks = quantised(to->v) || quantised(from->v);
     size_t size = attend_type_size(to->v->type);
-    float x[AT_QUANT_BLOCK];
-    if (quantised(to->v) && to->v->type != from->v->type) {
-        for (int64_t k = 0; k < to->n; k += AT_QUANT_BLOCK) {
-            int64_t n = at_min(to->n - k, AT_QUANT_BLOCK);
-            for (int64_t e = 0; e < n; e++)
-                x[e] = (float)at(from, k + e);
-            quantise(to->v, to->at + k / AT_QUANT_BLOCK, x, n);
-        }
-    } else if (quantised(to->v)) {
+    if (same && blocks)
         memcpy(at_view_at(to->v, to->at), at_view_at(from->v, from->at),
                (size_t)at_ceil_div(to->n, AT_QUANT_BLOCK) * size);
-    } else if (to->v->type == from->v->type) {
+    else if (blocks)
+        move_blocks(to, from);
+    else if (same)
         for (int64_t k = 0; k < to->n; k++)
             memcpy(at_view_at(to->v, to->at + k * to->step),
                    at_view_at(from->v, from->at + k * from->step), size);
-    } else {
+    else
         for (int64_t k = 0; k < to->n; k++)
             put(to, k, at(from, k));
-    }
 }
 
 /* ---- steps over rows ---- */
@@ -504,17 +467,7 @@ static void gather_row(const struct job *job, int64_t r)
         return;
     }
     struct row from = {table, k * table->stride[0], table->stride[1], y.n};
-    float x[AT_QUANT_BLOCK];
-    if (!quantised(table)) {
-        move(&y, &from);
-        return;
-    }
-    for (int64_t c = 0; c < y.n; c += AT_QUANT_BLOCK) {
-        int64_t n = at_min(y.n - c, AT_QUANT_BLOCK);
-        dequantise(table, from.at + c / AT_QUANT_BLOCK, x, n);
-        for (int64_t e = 0; e < n; e++)
-            put(&y, c + e, (double)x[e]);
-    }
+    move(&y, &from);
 }
 
 int at_ref_gather(struct attend_exec *x, const struct at_step *s)
