@@ -494,8 +494,8 @@ static const struct key *find_key(const attend_gguf *g, const char *name)
 
 static int wrong_type(const struct key *k, const char *wanted, char *err, size_t errlen)
 {
-    return at_say(err, errlen, ATTEND_EFORMAT, "key '%.*s' is %s %s where %s is needed", SHOWN,
-                  k->name, k->array ? "an array of" : "a", values[k->type].name, wanted);
+    return at_say(err, errlen, ATTEND_EFORMAT, "key '%.*s' has type %s%s where %s is needed", SHOWN,
+                  k->name, k->array ? "array of " : "", values[k->type].name, wanted);
 }
 
 static bool is_integer(enum value_type type)

@@ -138,46 +138,48 @@ static double weigh(const attend_sampler *s, const float *logits, int32_t token,
 static int32_t pick_any(attend_sampler *s, const float *logits, float top)
 {
     double total = 0.0;
-    int32_t last = 0;
+    int32_t chosen = 0;
     for (int32_t i = 0; i < s->n; i++)
         total += s->weight[i] = weigh(s, logits, i, top);
     double left = uniform(s) * total;
     for (int32_t i = 0; i < s->n && left >= 0.0; i++)
         if (s->weight[i] > 0.0) {
             left -= s->weight[i];
-            last = i;
+            chosen = i;
         }
-    return last;
+    return chosen;
 }
 
-/* At random among the likeliest, which come off the heap one by one until top_k or top_p is
- * reached: of a large vocabulary these are few.  The i-th of them is left in heap[n - 1 - i]. */
+/* Takes the next likeliest token off the heap, the i-th of all, to heap[n - 1 - i]; its weight. */
+static double take(attend_sampler *s, const float *logits, int32_t i, float top)
+{
+    pop(s->heap, s->n - i, logits);
+    return s->weight[i] = weigh(s, logits, s->heap[s->n - 1 - i], top);
+}
+
+/* At random among the likeliest.  With top_p alone only those that are needed are taken: of a large
+ * vocabulary these are few. */
 static int32_t pick_likely(attend_sampler *s, const float *logits, float top)
 {
-    int32_t limit = s->opts.top_k > 0 && s->opts.top_k < s->n ? s->opts.top_k : s->n, kept = 0;
+    int32_t limit = s->opts.top_k > 0 && s->opts.top_k < s->n ? s->opts.top_k : s->n;
+    int32_t taken = 0, kept = 0, chosen = 0;
     double total = 0.0, sum = 0.0;
     for (int32_t i = 0; i < s->n; i++)
         s->heap[i] = i;
     for (int32_t i = s->n / 2; i-- > 0;)
         sift(s->heap, s->n, i, logits);
-    for (int32_t i = 0; i < limit && limit < s->n; i++) {
-        pop(s->heap, s->n - i, logits);
-        total += s->weight[i] = weigh(s, logits, s->heap[s->n - 1 - i], top);
-    }
+    while (limit < s->n && taken < limit)
+        total += take(s, logits, taken++, top);
     for (int32_t i = 0; i < s->n && limit == s->n; i++)
         total += weigh(s, logits, i, top);
-    while (kept < limit && (kept == 0 || sum < (double)s->opts.top_p * total)) {
-        if (limit == s->n) {
-            pop(s->heap, s->n - kept, logits);
-            s->weight[kept] = weigh(s, logits, s->heap[s->n - 1 - kept], top);
-        }
-        sum += s->weight[kept++];
-    }
+    for (; kept < limit && sum < (double)s->opts.top_p * total; kept++)
+        sum += kept < taken ? s->weight[kept] : take(s, logits, kept, top);
     double left = uniform(s) * sum;
-    int32_t i = 0;
-    while (i < kept - 1 && (left -= s->weight[i]) >= 0.0)
-        i++;
-    return s->heap[s->n - 1 - i];
+    for (int32_t i = 0; i < kept && s->weight[i] > 0.0 && left >= 0.0; i++) {
+        left -= s->weight[i];
+        chosen = i;
+    }
+    return s->heap[s->n - 1 - chosen];
 }
 
 int32_t attend_sampler_pick(attend_sampler *s, const float *logits, char *err, size_t errlen)
