@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What every kernel stands on: the list of instruction sets, exp2, conversions of all small floats. */
+/* What every kernel stands on: the list of instruction sets, exp2, conversions of all small floats.
+ */
 #include "kernel.h"
 
 /* softmax_step of a panel whose reference is 0 stores 2^score. */
@@ -63,7 +64,8 @@ static void test_convert(const struct at_simd *t)
         is_int(bad_back, 0, "%s: and back", t->name);
         for (int e = 0; e < COUNT; e++) { /* all exponents; ties and their neighbours */
             uint32_t bits = (uint32_t)uniform(0, 0x1p32);
-            f[e] = at_float_from_bits(e % 4 ? bits : (bits & 0xffff8000) | (bits & 0x1000) | (e & 4));
+            f[e] =
+                at_float_from_bits(e % 4 ? bits : (bits & 0xffff8000) | (bits & 0x1000) | (e & 4));
         }
         t->convert(back, (enum at_elem)type, f, AT_ELEM_F32, COUNT);
         for (int e = 0; e < COUNT; e++) {

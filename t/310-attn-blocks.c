@@ -3,10 +3,11 @@
  * against double.
  *
  * Bounds.  u = 2^-24, A_j = sum |q k| scale log2 e of a key, M = max |s|.  A base-2 logit, less its
- * reference, is at most dk + 4 roundings of sums under A_j + M: e = (dk + 4) u max(A_j + M).  A weight
- * is off by ln2 e and 2 ulp relative; sums of n weights by n u, of products by (keys_per_block +
- * blocks + 4) u.  So |dO| <= (2 ln2 e + 8 u + (2 n + keys_per_block + 8) u) sum p|v|, plus the rounding
- * to the output's type, and |dlse| <= ln2 e + 8 u + (n + 8) u + 4 u |lse|. */
+ * reference, is at most dk + 4 roundings of sums under A_j + M: e = (dk + 4) u max(A_j + M).  A
+ * weight is off by ln2 e and 2 ulp relative; sums of n weights by n u, of products by
+ * (keys_per_block + blocks + 4) u.  So |dO| <= (2 ln2 e + 8 u + (2 n + keys_per_block + 8) u) sum
+ * p|v|, plus the rounding to the output's type, and |dlse| <= ln2 e + 8 u + (n + 8) u + 4 u |lse|.
+ */
 #include "kernel.h"
 
 enum seen { ALL, CAUSAL, RANDOM, WINDOW, NOTHING };
@@ -20,7 +21,7 @@ static const struct word {
     float size; /* of q: logits grow with it */
     bool sink, nan_hidden, split;
 } words[] = {
-    /* clang-format off */
+  /* clang-format off */
     {"one key",           1, 1,    1,   1,   0, 0, 0, 0, ALL,     1,   false, false, false},
     {"small",             0, 5,    3,   2,   0, 0, 0, 0, ALL,     1,   false, false, false},
     {"tails",             0, 77,   40,  33,  0, 0, 0, 0, ALL,     1,   false, false, false},
@@ -54,7 +55,7 @@ static const struct word {
     {"dots nothing",     -4, 100,  64,  64,  0, 0, 0, 0, NOTHING, 1,   false, true,  true},
     {"dots sink",        -4, 100,  64,  64,  0, 0, 0, 0, NOTHING, 1,   true,  true,  true},
     {"dots huge",        -4, 700,  64,  64,  0, 0, 0, 0, RANDOM,  2e3, true,  true,  true},
-    /* clang-format on */
+  /* clang-format on */
 };
 
 /* One problem: rows of every tensor as floats, as stored, and the results. */
@@ -186,7 +187,8 @@ static void run_panel(const struct problem *p, const float *qp, float *state, in
 {
     const struct at_simd *t = p->t;
     const struct word *w = p->w;
-    float *st = taken_floats(at_simd_block_floats(t)), *vp = taken_floats(at_simd_v_floats(t, w->dv));
+    float *st = taken_floats(at_simd_block_floats(t)),
+          *vp = taken_floats(at_simd_v_floats(t, w->dv));
     float *kp = taken_floats(at_simd_k_floats(t, w->dk));
     uint8_t *none = malloc((size_t)t->keys_per_block);
     for (int64_t b = from; b < to; b += t->keys_per_block) {
@@ -248,7 +250,8 @@ static void panel(const struct problem *p)
     free(q), free(o);
 }
 
-static void run_dots(const struct problem *p, const float *qd, float *state, int64_t from, int64_t to)
+static void run_dots(const struct problem *p, const float *qd, float *state, int64_t from,
+                     int64_t to)
 {
     const struct at_simd *t = p->t;
     const struct word *w = p->w;
@@ -382,7 +385,7 @@ static void test_bad_rows(const struct at_simd *t)
         bool good = isnan(lse[1]) && lse[2] == -INFINITY;
         for (int64_t r = 0; r < n; r++)
             for (int64_t d = 0; d < dv; d++)
-                good &= r == 1 ? isnan(out[r * dv + d]) != 0
+                good &= r == 1   ? isnan(out[r * dv + d]) != 0
                         : r == 2 ? out[r * dv + d] == 0
                                  : fabsf(out[r * dv + d]) <= 1;
         ok(good, "%s: a score of %s stays in its row", t->name, bad ? "inf" : "NaN");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the tests of the micro-kernels share: seeded numbers, exact-size buffers between canaries, and
- * the instruction sets of this machine, lowest first. */
+/* What the tests of the micro-kernels share: seeded numbers, exact-size buffers between canaries,
+ * and the instruction sets of this machine, lowest first. */
 #ifndef T_KERNEL_H
 #define T_KERNEL_H
 
@@ -126,7 +126,9 @@ static inline void compare(struct worst *w, double got, double want, double boun
     else if (!(share >= 0))
         share = INFINITY;
     if (share > w->share)
-        *w = (struct worst){share, got, want, bound, {a, b}};
+        *w = (struct worst){
+            share, got, want, bound, {a, b}
+        };
 }
 /* A result: every compared element was within its bound. */
 #define is_close(w, ...)                                                                           \
