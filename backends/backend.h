@@ -48,7 +48,8 @@ const struct at_device *at_device_find(attend_ctx *ctx, const char *name, struct
 
 extern const struct at_backend at_backend_ref; /* ref.c */
 
-/* All that are compiled in, the reference first. */
+/* All that are compiled in, the reference first, NULL at the end. */
+extern const struct at_backend at_backend_ref, at_backend_simd;
 extern const struct at_backend *const at_backends[];
 
 #endif

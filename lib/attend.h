@@ -192,7 +192,7 @@ typedef struct attend_shape {
 ATTEND_API attend_graph *attend_graph_new(attend_ctx *ctx) ATTEND_CHECK;
 /* A graph may be freed once it is compiled. */
 ATTEND_API void attend_graph_free(attend_graph *g);
-/* The first error ("attention 'l3': q has head size 96 but k has 128"), or "" */
+/* The first error ("attention 'l3': q has head size 96 but k has 128"), or "". */
 ATTEND_API const char *attend_graph_error(const attend_graph *g);
 ATTEND_API int attend_graph_status(const attend_graph *g);
 
@@ -224,8 +224,8 @@ ATTEND_API attend_tensor attend_graph_state(attend_graph *g, const char *name, a
 /* Names t as a result, to be bound under that name.  It is written contiguously, or with the
  * strides given when it is bound. */
 ATTEND_API void attend_graph_output(attend_graph *g, const char *name, attend_tensor t);
-/* A label for the node that makes t, used in errors and plans ("l3.attn"). */
-ATTEND_API void attend_graph_name(attend_graph *g, attend_tensor t, const char *name);
+/* Nodes appended from now on carry this label in errors and plans ("l3"), until the next call. */
+ATTEND_API void attend_graph_label(attend_graph *g, const char *label);
 
 ATTEND_API attend_type attend_tensor_type(attend_tensor t);
 /* Extents; a dynamic one is the negative value that attend_graph_dim or an operator gave. */

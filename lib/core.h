@@ -143,6 +143,9 @@ union at_params {
         int axis;
     } concat;
     struct {
+        attend_type type;
+    } cast;
+    struct {
         int perm[ATTEND_MAX_RANK];
     } permute;
     struct {
@@ -185,12 +188,12 @@ struct at_tensor {
     int rank;
     int64_t shape[ATTEND_MAX_RANK];
     int order[ATTEND_MAX_RANK]; /* axes from slowest to fastest in memory */
-    unsigned joined;  /* bit d: axes d and d + 1 are one run of memory, so they may be merged */
+    unsigned joined; /* bit i: order[i] and order[i + 1] are one run of memory and may be merged */
     int node;         /* that makes it, or -1 */
     int of;           /* views and new versions of a state: the tensor whose memory this is, or -1 */
     int root;         /* the end of that chain; itself where `of` is -1 */
     int next_version; /* of a state: the tensor that superseded it, or -1 */
-    int output;       /* index + 1 in graph->outputs */
+    int output; /* of a root: 1 + the index in graph->output of the result that is its memory */
     char *name;       /* of inputs, constants, states and outputs */
     const void *data; /* of constants */
 };
@@ -200,7 +203,7 @@ struct at_node {
     int nin, nout;
     int in[AT_MAX_IN], out[AT_MAX_OUT];
     union at_params p;
-    char *name;      /* from attend_graph_name, or NULL */
+    const char *label; /* in force when it was appended, or NULL */
     char *fused;     /* what it was made of, for the plan, or NULL */
     bool dead;       /* swallowed by a fusion, or nobody reads it */
 };
@@ -211,21 +214,29 @@ struct attend_graph {
     struct at_dims dims;
     struct at_tensor *tensor;
     struct at_node *node;
-    int *output; /* tensor ids */
+    int *output; /* tensor ids, whose names are those of the results */
     int ntensor, cap_tensor, nnode, cap_node, noutput, cap_output;
+    const char *label; /* in force; owned by `labels` */
+    char **labels;
+    int nlabel, cap_label;
     char **note; /* what canonicalisation could not fuse, and why: for the plan */
     int nnote, cap_note;
 };
 
-/* Appends a node whose inputs are set, infers its outputs; the first output's id, or -1. */
+/* Appends a node and infers its outputs; the first output's id, or a status. */
 int at_graph_add(attend_graph *g, enum at_opcode op, const int *in, int nin,
                  const union at_params *p, const attend_shape *shape);
-/* A fresh contiguous tensor. */
+/* The tensor of a handle, or a status where it is not of this graph. */
+int at_graph_use(attend_graph *g, attend_tensor t, const char *what);
+/* A copy for a plan: constants' data and nothing else is shared. */
+attend_graph *at_graph_copy(const attend_graph *g);
+/* A fresh contiguous tensor, or a status. */
 int at_graph_tensor(attend_graph *g, attend_type type, int rank, const int64_t *shape);
 /* The extent mul * extent + add as a shape value. */
 int64_t at_graph_form(attend_graph *g, int64_t extent, int64_t mul, int64_t add);
-/* "attention 'l3.attn'", or "attention 7" where it has no name; into buf. */
-const char *at_node_label(const attend_graph *g, int node, char *buf, size_t size);
+/* Records an error that begins with the node: "attention 'l3': ...". */
+int at_graph_fail(attend_graph *g, const struct at_node *n, int status, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 /* "4 x 32 x tokens x 64"; into buf. */
 const char *at_shape_text(const struct at_dims *dims, int rank, const int64_t *shape, char *buf,
                           size_t size);
@@ -392,16 +403,24 @@ struct attend_exec {
     int64_t *sym;                 /* values of the dimensions; -1: not given */
     struct at_view *view;         /* per tensor of the plan */
     struct at_bound *bound;       /* per tensor: what attend_bind was given */
+    struct at_name *name;         /* what may be bound */
+    int nname;
     const struct at_variant *variant; /* chosen by the last bind, NULL: not ready */
+    const struct at_variant *scheduled; /* the one whose schedules `state` holds */
     char *arena, *scratch, *state;
     int64_t arena_bytes, scratch_bytes, state_bytes;
     const volatile int *cancel;
     uint64_t runs;
-    bool failed, shaped; /* a run failed; views match sym */
-    int64_t schedules;   /* how often a step was scheduled: tests count it */
-    int64_t fault;       /* atomic: step * 2^32 + code, of the first bad index met in a run; 0: none */
+    bool failed;       /* a run failed: only a bind makes it usable again */
+    int64_t schedules; /* how often a step was scheduled: tests count it */
+    _Atomic int fault;   /* a bad index was met in this run; the sentence is in err */
+};
+struct at_name {
+    const char *name;
+    int tensor, sym; /* one of them is -1 */
 };
 struct at_bound {
+    bool given;
     void *data;
     int64_t bytes;
     int64_t stride[ATTEND_MAX_RANK];

@@ -14,7 +14,7 @@
  * m moves at most once in 12 keys and each move multiplies by such an exp2, a weight is wrong by
  * the factor exp(+-r_j) with
  *
- *     r_j = e_j + u (TERMS nk + 16),    TERMS = 2: nk of the sum, nk / 12 moves of at most 6 u each
+ *     r_j = e_j + u (TERMS nk + 16),    TERMS = 1.5: nk of the sum, nk / 12 moves of 6 u each
  *
  * which also holds for the sum of weights l.  With w_j = expm1(r_j), p_j the exact normalised
  * weights and B = sum_j p_j w_j (the sink's among them):
@@ -28,8 +28,8 @@
 
 #include "ref.h"
 
-static const double U = 0x1p-24, TINY = 0x1p-126, LAG = 16.635532333438686 /* 24 ln 2 */;
-enum { TERMS = 2 };
+static const double U = 0x1p-24, TINY = 0x1p-126, TERMS = 1.5;
+static const double LAG = 16.635532333438686; /* 24 ln 2 */
 
 static double rounding(attend_type type)
 {
@@ -64,7 +64,7 @@ static double weight_error(const struct at_ref_row *r, int64_t j, double m, int6
     double e = (double)(r->a->dk + 6) * magnitude(r, j) +
                4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
                8 * (double)r->a->softcap + 4 * (m + LAG);
-    return expm1(U * (e + (double)(TERMS * nk + 16)));
+    return expm1(U * (e + TERMS * (double)nk + 16));
 }
 
 void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64_t i,
@@ -91,7 +91,7 @@ void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64
     }
     if (a->sinks && lse != -(double)INFINITY)
         b += exp((double)a->sinks[h] - lse) *
-             expm1(U * (4 * (m + LAG) + (double)(TERMS * (keys.end - keys.first) + 16)));
+             expm1(U * (4 * (m + LAG) + TERMS * (double)(keys.end - keys.first) + 16));
     for (int64_t d = 0; d < a->dv; d++)
         bound_o[d] =
             b < 1 ? (bound_o[d] + fabs(o[d]) * b) / (1 - b) + rounding(a->o.type) * fabs(o[d])

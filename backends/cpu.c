@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/* The CPU as a backend: a device for each instruction set, and the rows that run on all of them. */
+#include "cpu.h"
+
+#include <stdio.h>
+
+int at_cpu_elem(attend_type type)
+{
+    switch (type) {
+    case ATTEND_F32:
+        return AT_ELEM_F32;
+    case ATTEND_F16:
+        return AT_ELEM_F16;
+    case ATTEND_BF16:
+        return AT_ELEM_BF16;
+    case ATTEND_Q8_0:
+        return AT_ELEM_Q8_0;
+    case ATTEND_Q4_0:
+        return AT_ELEM_Q4_0;
+    case ATTEND_Q4_1:
+        return AT_ELEM_Q4_1;
+    default:
+        return -1;
+    }
+}
+
+bool at_cpu_has_rows(const attend_plan *plan, int t)
+{
+    const attend_graph *g = plan->graph;
+    const struct at_tensor *x = &g->tensor[t];
+    if (x->rank > 0 && x->order[x->rank - 1] != x->rank - 1)
+        return false;
+    for (; x->of >= 0; x = &g->tensor[x->of]) /* an expanded axis has stride 0 */
+        if (g->node[x->node].op == AT_EXPAND &&
+            g->tensor[x->of].shape[x->rank - 1] != x->shape[x->rank - 1])
+            return false;
+    return true;
+}
+
+/* Under this much work a wake-up costs more than a second thread saves. */
+#define SMALL_FLOPS 1e6
+
+int at_cpu_items(struct attend_exec *x, int64_t n, double flops,
+                 void (*fn)(void *arg, int64_t item, int slot), void *arg)
+{
+    if (flops >= SMALL_FLOPS && n > 1)
+        return at_parallel(x, n, fn, arg);
+    for (int64_t i = 0; i < n; i++)
+        fn(arg, i, 0);
+    return 0;
+}
+
+static int probe(attend_ctx *ctx)
+{
+    struct at_simd_isa list[AT_SIMD_ISAS];
+    at_simd_list(list);
+    for (int i = 0; i < AT_SIMD_ISAS; i++) {
+        struct at_device d = {.backend = &at_backend_simd, .present = list[i].table != NULL,
+                              .automatic = true, .kernels = list[i].table};
+        snprintf(d.name, sizeof d.name, "simd:%s", list[i].name);
+        if (d.present)
+            snprintf(d.detail, sizeof d.detail, "CPU, %d floats in a vector, %d thread%s",
+                     list[i].table->vl, ctx->threads, ctx->threads == 1 ? "" : "s");
+        else
+            snprintf(d.detail, sizeof d.detail, "%s", list[i].why);
+        int status = at_device_add(ctx, &d);
+        if (status < 0)
+            return status;
+    }
+    return 0;
+}
+
+static const struct at_row *const rows[] = {
+    &at_cpu_attention, &at_cpu_matmul,   &at_cpu_add,       &at_cpu_mul,        &at_cpu_scale,
+    &at_cpu_silu,      &at_cpu_gelu,     &at_cpu_gelu_tanh, &at_cpu_tanh,       &at_cpu_softmax,
+    &at_cpu_rms_norm,  &at_cpu_layer_norm, &at_cpu_rope,    &at_cpu_gather,     &at_cpu_append,
+    &at_cpu_concat,    &at_cpu_cast,     &at_cpu_copy,      NULL};
+
+const struct at_backend at_backend_simd = {"simd", probe, rows};

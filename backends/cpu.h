@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* What the CPU's kernel rows share. */
+#ifndef AT_CPU_H
+#define AT_CPU_H
+
+#include "backend.h"
+#include "simd/simd.h"
+
+/* The block functions of the device that a step was placed on. */
+static inline const struct at_simd *at_cpu_kernels(const struct at_step *s)
+{
+    return s->device->kernels;
+}
+
+/* The element type of the block functions, or -1 where they have none. */
+int at_cpu_elem(attend_type type);
+
+/* Is the last axis of tensor t one run of memory, whatever is bound? */
+bool at_cpu_has_rows(const attend_plan *plan, int t);
+
+/* fn over the items on the context's threads, or on this one where flops say that waking others
+ * costs more than it gives. */
+int at_cpu_items(struct attend_exec *x, int64_t n, double flops,
+                 void (*fn)(void *arg, int64_t item, int slot), void *arg);
+
+extern const struct at_row at_cpu_attention;
+extern const struct at_row at_cpu_matmul, at_cpu_add, at_cpu_mul, at_cpu_scale, at_cpu_silu,
+    at_cpu_gelu, at_cpu_gelu_tanh, at_cpu_tanh, at_cpu_softmax, at_cpu_rms_norm, at_cpu_layer_norm,
+    at_cpu_rope, at_cpu_gather, at_cpu_append, at_cpu_concat, at_cpu_cast, at_cpu_copy;
+
+#endif

@@ -1,0 +1,624 @@
+/* SPDX-License-Identifier: MIT */
+/* Attention on the CPU: which rows and keys a work item has, and the steps of the recurrence in
+ * order.  The arithmetic is the block functions' (simd.h).
+ *
+ * Rows of one KV group are packed: packed row r is query row r / R of head g R + r % R, R = H / G, so
+ * a key that was read serves the whole group and causal edges stay tight.  A sequence with few packed
+ * rows takes the dots shape, its keys split into chunks that are merged in order; the others take
+ * panels.  Blocks of keys begin at multiples of the block size counted from key 0, and chunks at
+ * multiples of a length that the plan fixes, so no result depends on threads or on the batch. */
+#include <math.h>
+#include <string.h>
+
+#include "cpu.h"
+
+#define LOG2E 1.4426950408889634f
+#define MAX_LANES 64   /* rows of a panel, or of the dots shape */
+#define MAX_PANELS 16  /* of one work item */
+#define MAX_CHUNKS 64  /* of the keys of one sequence */
+#define MIN_CHUNK 1024 /* keys */
+
+struct item {
+    int32_t seq, group;
+    int64_t first, count; /* panels: packed rows / dots: the chunk, and the chunks of the sequence */
+};
+
+/* What bind leaves for run, in the exec; the arrays follow it. */
+struct schedule {
+    struct at_attn a;
+    struct at_seq *seq;
+    struct item *item; /* panels and chunks, the heaviest first */
+    struct item *join; /* one for each (dots sequence, group): its chunks are merged */
+    float *partial;    /* states of chunks, in the order of `join` */
+    int64_t nitem, njoin, chunk, panels;
+    double flops;
+    bool valid;
+    int64_t *key; /* per sequence: packed rows and chunks that the items were made for */
+};
+
+static int lanes_of(const struct at_attn *a)
+{
+    return (int)(a->nh / a->ng);
+}
+
+/* ---- sizes, from the ranges of the variant ---- */
+
+struct extent {
+    int64_t seqs, rows, keys, groups, ratio, dk, dv;
+};
+
+static struct extent extents(const attend_plan *plan, const struct at_step *s)
+{
+    const attend_graph *g = plan->graph;
+    const struct at_tensor *q = &g->tensor[s->in[AT_IN_Q]], *k = &g->tensor[s->in[AT_IN_K]];
+    bool packed = q->rank == 3;
+    int row = packed ? 0 : 2, head = 1;
+    struct extent e = {.seqs = at_attn_max_seqs(plan, s),
+                       .rows = at_plan_range(plan, s->rows, s->in[AT_IN_Q], row).max,
+                       .keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], row).max,
+                       .groups = k->shape[head],
+                       .ratio = q->shape[head] / k->shape[head],
+                       .dk = q->shape[q->rank - 1],
+                       .dv = g->tensor[s->in[AT_IN_V]].shape[q->rank - 1]};
+    return e;
+}
+
+static int64_t chunk_length(const struct at_simd *t, int64_t keys)
+{
+    return at_round_up(at_max(MIN_CHUNK, at_ceil_div(keys, MAX_CHUNKS)), t->dots_keys);
+}
+
+static int64_t partial_floats(const struct at_simd *t, const struct extent *e)
+{
+    return at_simd_dots_state_floats(t->dots_rows, e->dv);
+}
+
+/* Sequences times the most chunks that one has; packed keys are shared out, so each sequence adds at
+ * most one chunk that is not full. */
+static int64_t most_chunks(const struct extent *e, const struct at_simd *t, bool packed)
+{
+    int64_t chunks = at_max(1, at_ceil_div(e->keys, chunk_length(t, e->keys)));
+    return packed ? chunks + e->seqs : chunks * e->seqs;
+}
+
+static int64_t most_panels(const struct extent *e, const struct at_simd *t, bool packed)
+{
+    int64_t panels = at_ceil_div(e->rows * e->ratio, t->rows_per_panel);
+    return packed ? panels + e->seqs : panels * e->seqs;
+}
+
+static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    const struct at_simd *t = at_cpu_kernels(s);
+    struct extent x = extents(plan, s);
+    bool packed = s->in[AT_IN_Q_LENS] >= 0;
+    int64_t panel = MAX_PANELS * (at_simd_q_floats(t, x.dk) + at_simd_state_floats(t, x.dv)) +
+                    at_simd_block_floats(t) + at_simd_k_floats(t, x.dk) + at_simd_v_floats(t, x.dv);
+    int64_t dots = at_simd_dots_q_floats(t->dots_rows, x.dk) +
+                   at_simd_dots_block_floats(t, t->dots_rows) + partial_floats(t, &x);
+    int64_t chunks = most_chunks(&x, t, packed), panels = most_panels(&x, t, packed);
+    s->scratch = at_max(panel, dots) * (int64_t)sizeof(float);
+    int64_t items = at_mul_size(at_max(chunks + panels, 1), x.groups);
+    int64_t partial = at_mul_size(at_mul_size(chunks, x.groups),
+                                  partial_floats(t, &x) * (int64_t)sizeof(float));
+    if (items < 0 || partial < 0 || items > INT32_MAX)
+        return at_fail(e, ATTEND_ELIMIT, "attention over %lld sequences of %lld rows and %lld keys",
+                       (long long)x.seqs, (long long)x.rows, (long long)x.keys);
+    s->state = at_round_up(sizeof(struct schedule), AT_ALIGN) +
+               at_round_up(x.seqs * (int64_t)sizeof(struct at_seq), AT_ALIGN) +
+               at_round_up(x.seqs * 2 * (int64_t)sizeof(int64_t), AT_ALIGN) +
+               at_round_up(items * (int64_t)sizeof(struct item), AT_ALIGN) +
+               at_round_up(x.seqs * x.groups * (int64_t)sizeof(struct item), AT_ALIGN) + partial;
+    return 0;
+}
+
+static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    const attend_graph *g = plan->graph;
+    bool rows = at_cpu_has_rows(plan, s->out[0]);
+    for (int k = AT_IN_Q; k <= AT_IN_V; k++)
+        rows = rows && at_cpu_has_rows(plan, s->in[k]);
+    return at_need(why, rows, "a head's channels are not next to each other in memory") &&
+           at_need(why, g->tensor[s->out[0]].type == ATTEND_F32, "the result is not f32");
+}
+
+/* ---- bind: the list of work ---- */
+
+static void *carve(char **p, int64_t bytes)
+{
+    void *here = *p;
+    *p += at_round_up(bytes, AT_ALIGN);
+    return here;
+}
+
+/* Where the arrays lie: the same every time, so a schedule survives from bind to bind. */
+static struct schedule *lay_out(const struct attend_exec *x, const struct at_step *s)
+{
+    struct extent e = extents(x->plan, s);
+    const struct at_simd *t = at_cpu_kernels(s);
+    bool packed = s->in[AT_IN_Q_LENS] >= 0;
+    int64_t items = at_max(most_chunks(&e, t, packed) + most_panels(&e, t, packed), 1) * e.groups;
+    char *p = at_step_state(x, s);
+    struct schedule *d = carve(&p, sizeof *d);
+    d->seq = carve(&p, e.seqs * (int64_t)sizeof *d->seq);
+    d->key = carve(&p, e.seqs * 2 * (int64_t)sizeof *d->key);
+    d->item = carve(&p, items * (int64_t)sizeof *d->item);
+    d->join = carve(&p, e.seqs * e.groups * (int64_t)sizeof *d->join);
+    d->partial = (float *)p;
+    d->chunk = chunk_length(t, e.keys);
+    return d;
+}
+
+static bool takes_dots(const struct at_simd *t, const struct at_attn *a, const struct at_seq *q)
+{
+    return q->nq * lanes_of(a) <= t->dots_rows;
+}
+
+/* Chunks up to the last key that a row of the sequence can see, counted from key 0. */
+static int64_t chunks_of(const struct schedule *d, const struct at_seq *q)
+{
+    struct at_keys k = at_key_range(&d->a.visible, q, 0, q->nq);
+    return at_max(1, at_ceil_div(k.end, d->chunk));
+}
+
+/* Does the list fit the sequences still?  If not, remembers what it will be made for. */
+static bool still_valid(struct schedule *d, const struct at_simd *t)
+{
+    bool same = d->valid;
+    for (int64_t n = 0; n < d->a.nseq; n++) {
+        const struct at_seq *q = &d->seq[n];
+        int64_t rows = q->nq, chunks = takes_dots(t, &d->a, q) ? chunks_of(d, q) : 0;
+        same = same && d->key[2 * n] == rows && d->key[2 * n + 1] == chunks;
+        d->key[2 * n] = rows;
+        d->key[2 * n + 1] = chunks;
+    }
+    return same;
+}
+
+/* So many panels in an item that threads have a few items each, yet packing is shared. */
+static int64_t panels_per_item(const struct schedule *d, const struct at_simd *t, int threads)
+{
+    int64_t panels = 0;
+    for (int64_t n = 0; n < d->a.nseq; n++)
+        if (!takes_dots(t, &d->a, &d->seq[n]))
+            panels += at_ceil_div(d->seq[n].nq * lanes_of(&d->a), t->rows_per_panel) * d->a.ng;
+    return at_min(MAX_PANELS, at_max(4, panels / (4 * threads)));
+}
+
+static void list_chunks(struct schedule *d, const struct at_simd *t)
+{
+    for (int64_t n = 0; n < d->a.nseq; n++) {
+        if (!takes_dots(t, &d->a, &d->seq[n]) || d->seq[n].nq == 0)
+            continue;
+        int64_t chunks = d->key[2 * n + 1];
+        for (int64_t g = 0; g < d->a.ng; g++) {
+            d->join[d->njoin++] = (struct item){(int32_t)n, (int32_t)g, d->nitem, chunks};
+            for (int64_t c = 0; c < chunks; c++)
+                d->item[d->nitem++] = (struct item){(int32_t)n, (int32_t)g, c, chunks};
+        }
+    }
+}
+
+/* Late rows see the most keys under causality, so they come first. */
+static void list_panels(struct schedule *d, const struct at_simd *t)
+{
+    int64_t rows = d->panels * t->rows_per_panel, blocks = 0;
+    for (int64_t n = 0; n < d->a.nseq; n++)
+        blocks = at_max(blocks, at_ceil_div(d->seq[n].nq * lanes_of(&d->a), rows));
+    for (int64_t i = blocks - 1; i >= 0; i--)
+        for (int64_t n = 0; n < d->a.nseq; n++) {
+            int64_t all = d->seq[n].nq * lanes_of(&d->a);
+            if (takes_dots(t, &d->a, &d->seq[n]) || i * rows >= all)
+                continue;
+            for (int64_t g = 0; g < d->a.ng; g++)
+                d->item[d->nitem++] = (struct item){(int32_t)n, (int32_t)g, i * rows,
+                                                    at_min(rows, all - i * rows)};
+        }
+}
+
+static double work(const struct at_attn *a)
+{
+    double pairs = 0;
+    for (int64_t n = 0; n < a->nseq; n++) {
+        struct at_keys k = at_key_range(&a->visible, &a->seq[n], 0, a->seq[n].nq);
+        pairs += (double)a->seq[n].nq * (double)(k.end - k.first);
+    }
+    return 2 * pairs * (double)(a->nh * (a->dk + a->dv));
+}
+
+static int bind(struct attend_exec *x, const struct at_step *s)
+{
+    const struct at_simd *t = at_cpu_kernels(s);
+    struct schedule *d = lay_out(x, s);
+    int status = at_attn_resolve(x, s, &d->a, d->seq);
+    if (status < 0) {
+        d->valid = false;
+        return status;
+    }
+    d->flops = work(&d->a);
+    if (still_valid(d, t))
+        return 0;
+    x->schedules++;
+    d->nitem = d->njoin = 0;
+    d->panels = panels_per_item(d, t, x->ctx->exec.slots);
+    list_chunks(d, t); /* first, so that an item's place is its partial's */
+    list_panels(d, t);
+    d->valid = true;
+    return 0;
+}
+
+/* ---- what a packed row is ---- */
+
+/* The lanes of a panel, or of the dots shape. */
+struct lanes {
+    int n;
+    int64_t stride;                  /* of the score block */
+    int64_t i[MAX_LANES], h[MAX_LANES];
+    int64_t low[MAX_LANES], high[MAX_LANES]; /* keys that affine visibility leaves to it */
+    const void *q[MAX_LANES];
+    void *o[MAX_LANES];
+    float sink[MAX_LANES];
+};
+
+static void find_lanes(struct lanes *l, const struct at_attn *a, const struct at_seq *q, int64_t g,
+                       int64_t first, int n, int room)
+{
+    int ratio = lanes_of(a);
+    l->n = n;
+    for (int r = 0; r < room; r++) {
+        l->q[r] = NULL;
+        l->o[r] = NULL;
+        l->sink[r] = -INFINITY;
+        l->i[r] = l->h[r] = l->low[r] = l->high[r] = 0;
+        if (r >= n)
+            continue;
+        int64_t i = (first + r) / ratio, h = g * ratio + (first + r) % ratio;
+        struct at_keys k = at_key_range(&a->visible, q, i, i + 1);
+        l->i[r] = i;
+        l->h[r] = h;
+        l->low[r] = k.first;
+        l->high[r] = k.end;
+        l->q[r] = at_view_at(&a->q, q->qb * a->q.stride[0] + h * a->q.stride[1] +
+                                        (q->q0 + i) * a->q.stride[2]);
+        l->o[r] = at_view_at(&a->o, q->qb * a->o.stride[0] + h * a->o.stride[1] +
+                                        (q->q0 + i) * a->o.stride[2]);
+        if (a->sinks)
+            l->sink[r] = a->sinks[h];
+    }
+}
+
+static void store_lse(const struct lanes *l, const struct at_attn *a, const struct at_seq *q,
+                      const float *lse)
+{
+    for (int r = 0; r < l->n; r++)
+        *(float *)at_view_at(&a->lse, q->qb * a->lse.stride[0] + l->h[r] * a->lse.stride[1] +
+                                          (q->q0 + l->i[r]) * a->lse.stride[2]) = lse[r];
+}
+
+/* Keys [j0, j1) of group g as rows for the block functions. */
+static struct at_rows key_rows(const struct at_view *v, const struct at_seq *q, int64_t g, int64_t j0,
+                               int64_t j1)
+{
+    return (struct at_rows){
+        .base = at_view_at(v, q->kb * v->stride[0] + g * v->stride[1] + (q->k0 + j0) * v->stride[2]),
+        .stride = v->stride[2],
+        .n = j1 - j0,
+        .width = v->shape[3],
+        .type = (enum at_elem)at_cpu_elem(v->type)};
+}
+
+/* ---- what is done to scores between `scores` and `softmax_step` ---- */
+
+/* Is there more to do than to hide by ranges? */
+static bool edits_scores(const struct at_attn *a)
+{
+    return a->softcap > 0 || a->alibi || a->bias.data || a->mask.data;
+}
+
+static void softcap(const struct at_simd *t, const struct at_attn *a, float *st, int64_t n)
+{
+    t->scale(st, st, 1 / (a->softcap * LOG2E), n);
+    t->tanh(st, st, n);
+    t->scale(st, st, a->softcap * LOG2E, n);
+}
+
+static void add_alibi(const struct at_attn *a, const struct at_seq *q, const struct lanes *l, float *st,
+                      int64_t j0, int64_t j1)
+{
+    for (int r = 0; r < l->n; r++) {
+        float slope = a->alibi[l->h[r]] * LOG2E;
+        for (int64_t j = j0; j < j1; j++)
+            st[(j - j0) * l->stride + r] -= slope * fabsf((float)(l->i[r] + q->off - j));
+    }
+}
+
+static int64_t pair_offset(const struct at_view *m, const struct lanes *l, int r, int64_t n)
+{
+    return n * m->stride[0] + l->h[r] * m->stride[1] + l->i[r] * m->stride[2];
+}
+
+/* A bias of -inf hides, whatever the score was. */
+static void add_bias(const struct at_simd *t, const struct at_attn *a, const struct lanes *l, int64_t n,
+                     float *st, int64_t j0, int64_t j1)
+{
+    const struct at_view *m = &a->bias;
+    for (int r = 0; r < l->n; r++)
+        for (int64_t j = j0; j < j1; j++) {
+            float value, *s = &st[(j - j0) * l->stride + r];
+            const void *from = at_view_at(m, pair_offset(m, l, r, n) + j * m->stride[3]);
+            if (m->type == ATTEND_F32)
+                value = *(const float *)from;
+            else
+                t->convert(&value, AT_ELEM_F32, from, (enum at_elem)at_cpu_elem(m->type), 1);
+            *s = isinf(value) && value < 0 ? -INFINITY : *s + value * LOG2E;
+        }
+}
+
+static void hide_by_mask(const struct at_attn *a, const struct lanes *l, int64_t n, float *st,
+                         int64_t j0, int64_t j1)
+{
+    const struct at_view *m = &a->mask;
+    for (int r = 0; r < l->n; r++) {
+        const uint8_t *row = at_view_at(m, pair_offset(m, l, r, n));
+        for (int64_t j = j0; j < j1; j++)
+            if (!row[j * m->stride[3]])
+                st[(j - j0) * l->stride + r] = -INFINITY;
+    }
+}
+
+static void hide_by_range(const struct lanes *l, float *st, int64_t j0, int64_t j1)
+{
+    for (int r = 0; r < l->n; r++) {
+        for (int64_t j = j0; j < at_min(j1, l->low[r]); j++)
+            st[(j - j0) * l->stride + r] = -INFINITY;
+        for (int64_t j = at_max(j0, l->high[r]); j < j1; j++)
+            st[(j - j0) * l->stride + r] = -INFINITY;
+    }
+}
+
+/* Scores of keys [j0, j1), st at the first: softcap, ALiBi, bias, then what hides. */
+static void edit_scores(const struct at_simd *t, const struct schedule *d, const struct item *w,
+                        const struct lanes *l, float *st, int64_t j0, int64_t j1)
+{
+    const struct at_attn *a = &d->a;
+    if (a->softcap > 0)
+        softcap(t, a, st, (j1 - j0) * l->stride);
+    if (a->alibi)
+        add_alibi(a, &d->seq[w->seq], l, st, j0, j1);
+    if (a->bias.data)
+        add_bias(t, a, l, w->seq, st, j0, j1);
+    if (a->mask.data)
+        hide_by_mask(a, l, w->seq, st, j0, j1);
+    hide_by_range(l, st, j0, j1);
+}
+
+/* ---- panels ---- */
+
+/* Of one item: scratch, and where its rows are. */
+struct panels {
+    const struct at_simd *t;
+    const struct schedule *d;
+    const struct item *w;
+    float *q, *state, *st, *k, *v;
+    int64_t q_floats, state_floats;
+};
+
+/* Keys [from, to) of the block at j0, some of them hidden from some row of the panel. */
+static void partial_keys(const struct panels *p, const struct lanes *l, int panel,
+                         const struct at_rows *k, int64_t j0, int64_t from, int64_t to)
+{
+    if (from >= to)
+        return;
+    struct at_rows part = *k;
+    part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
+    part.n = to - from;
+    p->t->scores(p->st, from - j0, p->q + panel * p->q_floats, &part);
+    edit_scores(p->t, p->d, p->w, l, p->st + (from - j0) * l->stride, from, to);
+    p->t->softmax_step(p->st, from - j0, to - from, p->state + panel * p->state_floats, p->d->a.dv);
+}
+
+static void full_keys(const struct panels *p, int panel, const struct at_rows *k, int64_t j0,
+                      int64_t from, int64_t to)
+{
+    if (from >= to)
+        return;
+    struct at_rows part = *k;
+    part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
+    part.n = to - from;
+    p->t->scores_softmax(p->st, from - j0, p->q + panel * p->q_floats, &part,
+                         p->state + panel * p->state_floats, p->d->a.dv);
+}
+
+/* One panel over the block of keys [j0, j1): k and v are the block's. */
+static void panel_block(const struct panels *p, const struct lanes *l, int panel,
+                        const struct at_rows *k, int odd, int64_t j0, int64_t j1)
+{
+    const struct at_attn *a = &p->d->a;
+    struct at_keys r = at_key_range(&a->visible, &p->d->seq[p->w->seq], l->i[0], l->i[l->n - 1] + 1);
+    int64_t from = at_max(r.first, j0), to = at_min(r.end, j1);
+    if (from >= to)
+        return;
+    int64_t full = at_min(at_max(r.full_first, from), to), full_to = at_max(full, at_min(r.full_end, to));
+    if (edits_scores(a))
+        full = full_to = to;
+    if (full > from) /* the micro-kernel likes whole tiles */
+        full = at_min(full_to, j0 + at_round_up(full - j0, p->t->keys_per_tile));
+    if (full_to < to)
+        full_to = at_max(full, full_to - (full_to - full) % p->t->keys_per_tile);
+    partial_keys(p, l, panel, k, j0, from, full);
+    full_keys(p, panel, k, j0, full, full_to);
+    partial_keys(p, l, panel, k, j0, full_to, to);
+    bool hidden = full > from || full_to < to;
+    p->t->accumulate(p->state + panel * p->state_floats, a->dv, p->st, p->v, from - j0, to - j0,
+                     odd && hidden);
+}
+
+static void finish_panel(const struct panels *p, const struct lanes *l, int panel)
+{
+    const struct at_attn *a = &p->d->a;
+    float lse[MAX_LANES];
+    p->t->finish(p->state + panel * p->state_floats, a->dv, a->sinks ? l->sink : NULL, l->o, AT_ELEM_F32,
+                 a->lse.data ? lse : NULL);
+    if (a->lse.data)
+        store_lse(l, a, &p->d->seq[p->w->seq], lse);
+}
+
+static void run_panels(const struct panels *p)
+{
+    const struct at_simd *t = p->t;
+    const struct at_attn *a = &p->d->a;
+    const struct item *w = p->w;
+    const struct at_seq *q = &p->d->seq[w->seq];
+    struct lanes lanes[MAX_PANELS];
+    int rows = t->rows_per_panel, n = (int)at_ceil_div(w->count, rows), ratio = lanes_of(a);
+    for (int i = 0; i < n; i++) {
+        int64_t first = w->first + (int64_t)i * rows;
+        lanes[i].stride = rows;
+        find_lanes(&lanes[i], a, q, w->group, first, (int)at_min(rows, w->first + w->count - first), rows);
+        t->pack_q(p->q + i * p->q_floats, lanes[i].q, (enum at_elem)at_cpu_elem(a->q.type), a->dk,
+                  a->scale * LOG2E);
+        memset(p->state + i * p->state_floats, 0, (size_t)p->state_floats * sizeof(float));
+    }
+    struct at_keys all = at_key_range(&a->visible, q, w->first / ratio,
+                                      (w->first + w->count - 1) / ratio + 1);
+    int64_t size = t->keys_per_block;
+    for (int64_t j0 = all.first / size * size; j0 < all.end; j0 += size) {
+        int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
+        struct at_rows k = key_rows(&a->k, q, w->group, from, to);
+        struct at_rows v = key_rows(&a->v, q, w->group, from, to);
+        if (k.type != AT_ELEM_F32) {
+            t->pack_k(p->k, &k);
+            k = (struct at_rows){p->k, k.width, k.n, k.width, AT_ELEM_F32};
+        }
+        k.base = (const float *)k.base - (from - j0) * k.stride; /* of key j0, which is not read */
+        int odd = t->pack_v(p->v, from - j0, &v, NULL);
+        for (int i = 0; i < n; i++)
+            panel_block(p, &lanes[i], i, &k, odd, j0, to);
+    }
+    for (int i = 0; i < n; i++)
+        finish_panel(p, &lanes[i], i);
+}
+
+/* ---- dots ---- */
+
+static int dots_lanes(struct lanes *l, const struct schedule *d, const struct item *w)
+{
+    const struct at_seq *q = &d->seq[w->seq];
+    int n = (int)q->nq * lanes_of(&d->a);
+    l->stride = at_simd_dots_stride(n);
+    find_lanes(l, &d->a, q, w->group, 0, n, n);
+    return n;
+}
+
+/* Does any row not see all of [j0, j1)? */
+static bool hides(const struct lanes *l, int64_t j0, int64_t j1)
+{
+    for (int r = 0; r < l->n; r++)
+        if (l->low[r] > j0 || l->high[r] < j1)
+            return true;
+    return false;
+}
+
+static void run_chunk(const struct at_simd *t, const struct schedule *d, const struct item *w,
+                      float *state, float *scratch)
+{
+    const struct at_attn *a = &d->a;
+    const struct at_seq *q = &d->seq[w->seq];
+    struct lanes l;
+    int n = dots_lanes(&l, d, w);
+    float *qd = scratch, *st = qd + at_simd_dots_q_floats(n, a->dk);
+    bool edits = edits_scores(a);
+    memset(state, 0, (size_t)at_simd_dots_state_floats(n, a->dv) * sizeof(float));
+    t->dots_pack_q(qd, l.q, n, (enum at_elem)at_cpu_elem(a->q.type), a->dk, a->scale * LOG2E);
+    struct at_keys all = at_key_range(&a->visible, q, 0, q->nq);
+    int64_t begin = w->first * d->chunk, end = at_min(all.end, begin + d->chunk), size = t->dots_keys;
+    for (int64_t j0 = begin; j0 < end; j0 += size) {
+        int64_t from = at_max(j0, all.first), to = at_min(j0 + size, end);
+        if (from >= to)
+            continue;
+        struct at_rows k = key_rows(&a->k, q, w->group, from, to);
+        struct at_rows v = key_rows(&a->v, q, w->group, from, to);
+        struct at_rows next = key_rows(&a->k, q, w->group, to, at_min(to + size, end));
+        bool hidden = edits || hides(&l, from, to);
+        t->dots_scores(st, qd, n, &k, &v);
+        if (hidden)
+            edit_scores(t, d, w, &l, st, from, to);
+        t->dots_softmax_step(st, to - from, n, state, a->dv);
+        t->dots_accumulate(state, n, st, &v, hidden, next.n > 0 ? &next : NULL);
+    }
+}
+
+static void finish_dots(const struct at_simd *t, const struct schedule *d, const struct item *w,
+                        const float *state)
+{
+    struct lanes l;
+    float lse[MAX_LANES];
+    int n = dots_lanes(&l, d, w);
+    t->dots_finish(state, n, d->a.dv, d->a.sinks ? l.sink : NULL, l.o, AT_ELEM_F32,
+                   d->a.lse.data ? lse : NULL);
+    if (d->a.lse.data)
+        store_lse(&l, &d->a, &d->seq[w->seq], lse);
+}
+
+/* ---- run ---- */
+
+struct job {
+    struct attend_exec *x;
+    const struct at_step *s;
+    const struct schedule *d;
+    int64_t partial; /* floats of one */
+};
+
+static void run_item(void *arg, int64_t index, int slot)
+{
+    const struct job *job = arg;
+    const struct schedule *d = job->d;
+    const struct at_simd *t = at_cpu_kernels(job->s);
+    const struct item *w = &d->item[index];
+    float *scratch = at_slot_scratch(job->x, slot);
+    if (takes_dots(t, &d->a, &d->seq[w->seq])) {
+        float *state = w->count > 1 ? d->partial + index * job->partial : scratch;
+        run_chunk(t, d, w, state, w->count > 1 ? scratch : scratch + job->partial);
+        if (w->count == 1)
+            finish_dots(t, d, w, state);
+        return;
+    }
+    struct panels p = {.t = t, .d = d, .w = w, .q = scratch,
+                       .q_floats = at_simd_q_floats(t, d->a.dk),
+                       .state_floats = at_simd_state_floats(t, d->a.dv)};
+    p.state = p.q + MAX_PANELS * p.q_floats;
+    p.st = p.state + MAX_PANELS * p.state_floats;
+    p.k = p.st + at_simd_block_floats(t);
+    p.v = p.k + at_simd_k_floats(t, d->a.dk);
+    run_panels(&p);
+}
+
+/* merge: the chunks of one sequence and group, in order. */
+static void join_item(void *arg, int64_t index, int slot)
+{
+    const struct job *job = arg;
+    const struct schedule *d = job->d;
+    const struct at_simd *t = at_cpu_kernels(job->s);
+    const struct item *w = &d->join[index];
+    (void)slot;
+    if (w->count == 1)
+        return;
+    float *state = d->partial + w->first * job->partial;
+    for (int64_t c = 1; c < w->count; c++)
+        t->dots_merge(state, state + c * job->partial, (int)d->seq[w->seq].nq * lanes_of(&d->a),
+                      d->a.dv);
+    finish_dots(t, d, w, state);
+}
+
+static int run(struct attend_exec *x, const struct at_step *s)
+{
+    const struct schedule *d = at_step_state(x, s);
+    struct job job = {.x = x, .s = s, .d = d,
+                      .partial = at_simd_dots_state_floats(at_cpu_kernels(s)->dots_rows, d->a.dv)};
+    int status = at_cpu_items(x, d->nitem, d->flops, run_item, &job);
+    if (status == 0 && d->nitem > d->njoin && d->njoin > 0)
+        status = at_cpu_items(x, d->njoin, d->flops / 64, join_item, &job);
+    return status;
+}
+
+const struct at_row at_cpu_attention = {"flash", AT_ATTENTION, accepts, prepare, bind, run};

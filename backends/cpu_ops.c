@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: MIT */
+/* The other operators on the CPU: how their rows are shared out over threads.  The arithmetic is the
+ * block functions' (simd.h). */
+#include <math.h>
+#include <string.h>
+
+#include "cpu.h"
+
+/* ---- what the rows here take ---- */
+
+static bool f32_rows(const attend_plan *plan, int t)
+{
+    return t < 0 || (plan->graph->tensor[t].type == ATTEND_F32 && at_cpu_has_rows(plan, t));
+}
+
+/* Every input and output is f32 with contiguous rows. */
+static bool accepts_f32(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    bool fine = plan->graph->tensor[s->out[0]].rank > 0;
+    for (int k = 0; k < s->nin; k++)
+        fine = fine && f32_rows(plan, s->in[k]);
+    return at_need(why, fine && f32_rows(plan, s->out[0]), "not all tensors are f32 with contiguous rows");
+}
+
+/* ---- walking rows ---- */
+
+struct job {
+    struct attend_exec *x;
+    const struct at_step *s;
+    const struct at_simd *t;
+    const struct at_view *in[3], *out;
+    int64_t rows, per_item;
+    const float *table; /* of rope */
+};
+
+static int64_t row_count(const struct at_view *v)
+{
+    int64_t n = 1;
+    for (int d = 0; d < v->rank - 1; d++)
+        n *= v->shape[d];
+    return n;
+}
+
+/* Element offset of row `row` of a tensor with out's leading axes, of v, which is right-aligned to it
+ * and whose axes of extent 1 are repeated. */
+static int64_t row_offset(const struct at_view *out, int64_t row, const struct at_view *v)
+{
+    int64_t offset = 0;
+    for (int d = out->rank - 2; d >= 0; d--) {
+        int64_t i = row % out->shape[d];
+        int e = d - (out->rank - v->rank);
+        row /= out->shape[d];
+        if (e >= 0 && v->shape[e] != 1)
+            offset += i * v->stride[e];
+    }
+    return offset;
+}
+
+static float *f32_row(const struct at_view *out, int64_t row, const struct at_view *v)
+{
+    return (float *)v->data + row_offset(out, row, v);
+}
+
+#define ITEM_BYTES 65536 /* of output in a work item: fits a core's cache, and is worth a hand-over */
+
+static int each_row(struct attend_exec *x, const struct at_step *s,
+                    void (*fn)(void *arg, int64_t item, int slot), double flops_an_element)
+{
+    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_out(x, s, 0)};
+    for (int k = 0; k < 3; k++)
+        j.in[k] = at_in(x, s, k);
+    int64_t width = j.out->shape[j.out->rank - 1];
+    j.rows = width ? row_count(j.out) : 0;
+    j.per_item = at_max(1, ITEM_BYTES / at_max(1, width * (int64_t)sizeof(float)));
+    return at_cpu_items(x, at_ceil_div(j.rows, j.per_item),
+                        flops_an_element * (double)j.rows * (double)width, fn, &j);
+}
+
+/* ---- elementwise ---- */
+
+typedef void binary_fn(float *y, const float *a, const float *b, int64_t n);
+typedef void unary_fn(float *y, const float *x, int64_t n);
+
+static void binary_row(const struct job *j, binary_fn *fn, bool add, int64_t row)
+{
+    float *y = f32_row(j->out, row, j->out);
+    const float *a = f32_row(j->out, row, j->in[0]), *b = f32_row(j->out, row, j->in[1]);
+    int64_t n = j->out->shape[j->out->rank - 1];
+    int64_t na = j->in[0]->rank ? j->in[0]->shape[j->in[0]->rank - 1] : 1;
+    int64_t nb = j->in[1]->rank ? j->in[1]->shape[j->in[1]->rank - 1] : 1;
+    if (na == nb) {
+        fn(y, a, b, n);
+        return;
+    }
+    const float *wide = na == 1 ? b : a, one = na == 1 ? *a : *b;
+    for (int64_t i = 0; i < n; i++)
+        y[i] = add ? wide[i] + one : wide[i] * one;
+}
+
+static void binary_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    bool add = j->s->op == AT_ADD;
+    (void)slot;
+    for (int64_t r = item * j->per_item; r < at_min(j->rows, (item + 1) * j->per_item); r++)
+        binary_row(j, add ? j->t->add : j->t->mul, add, r);
+}
+
+static int run_binary(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, binary_item, 1);
+}
+
+static void unary_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    int64_t n = j->out->shape[j->out->rank - 1];
+    (void)slot;
+    for (int64_t r = item * j->per_item; r < at_min(j->rows, (item + 1) * j->per_item); r++) {
+        float *y = f32_row(j->out, r, j->out);
+        const float *a = f32_row(j->out, r, j->in[0]);
+        const float *w = j->in[1] ? j->in[1]->data : NULL, *b = j->in[2] ? j->in[2]->data : NULL;
+        switch (j->s->op) {
+        case AT_SCALE:
+            j->t->scale(y, a, j->s->p->scale.factor, n);
+            break;
+        case AT_SILU:
+            j->t->silu(y, a, n);
+            break;
+        case AT_GELU:
+            j->t->gelu(y, a, n);
+            break;
+        case AT_GELU_TANH:
+            j->t->gelu_tanh(y, a, n);
+            break;
+        case AT_TANH:
+            j->t->tanh(y, a, n);
+            break;
+        case AT_SOFTMAX:
+            j->t->softmax(y, a, n);
+            break;
+        case AT_RMS_NORM:
+            j->t->rms_norm(y, a, w, n, j->s->p->norm.eps);
+            break;
+        default:
+            j->t->layer_norm(y, a, w, b, n, j->s->p->norm.eps);
+        }
+    }
+}
+
+static int run_unary(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, unary_item, 8);
+}
+
+/* ---- conversions and copies ---- */
+
+static bool accepts_convert(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    const struct at_tensor *a = &plan->graph->tensor[s->in[0]];
+    return at_need(why, a->rank > 0 && at_cpu_elem(a->type) >= 0 && at_cpu_has_rows(plan, s->in[0]) &&
+                            at_cpu_has_rows(plan, s->out[0]),
+                   "not rows of a floating or quantised type");
+}
+
+static void convert_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    const struct at_view *a = j->in[0];
+    int64_t n = j->out->shape[j->out->rank - 1];
+    (void)slot;
+    for (int64_t r = item * j->per_item; r < at_min(j->rows, (item + 1) * j->per_item); r++) {
+        void *y = at_view_at(j->out, row_offset(j->out, r, j->out));
+        const void *from = at_view_at(a, row_offset(j->out, r, a));
+        if (a->type == j->out->type)
+            memcpy(y, from, (size_t)attend_type_row_bytes(a->type, n));
+        else
+            j->t->convert(y, (enum at_elem)at_cpu_elem(j->out->type), from,
+                          (enum at_elem)at_cpu_elem(a->type), n);
+    }
+}
+
+static int run_convert(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, convert_item, 1);
+}
+
+/* ---- concat: each part's rows to their place ---- */
+
+static bool accepts_concat(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    bool rows = at_cpu_has_rows(plan, s->out[0]);
+    for (int k = 0; k < s->nin; k++)
+        rows = rows && at_cpu_has_rows(plan, s->in[k]);
+    return at_need(why, rows, "not all tensors have contiguous rows");
+}
+
+static int run_concat(struct attend_exec *x, const struct at_step *s)
+{
+    const struct at_view *out = at_out(x, s, 0);
+    int axis = s->p->concat.axis;
+    int64_t at = 0;
+    for (int k = 0; k < s->nin; k++) {
+        const struct at_view *a = at_in(x, s, k);
+        struct at_view part = *out; /* the place of this part */
+        part.data = at_view_at(out, at * out->stride[axis]);
+        part.shape[axis] = a->shape[axis];
+        at += a->shape[axis];
+        size_t bytes = (size_t)attend_type_row_bytes(a->type, a->shape[a->rank - 1]);
+        for (int64_t r = 0, rows = row_count(a); bytes && r < rows; r++)
+            memcpy(at_view_at(&part, row_offset(a, r, &part)), at_view_at(a, row_offset(a, r, a)), bytes);
+    }
+    return 0;
+}
+
+/* ---- rope ---- */
+
+static bool accepts_rope(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    return at_need(why, f32_rows(plan, s->in[0]) && f32_rows(plan, s->out[0]),
+                   "not f32 with contiguous rows");
+}
+
+/* Frequencies of the pairs are the plan's; a slot holds the cosines and sines of one position. */
+static int prepare_rope(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    int64_t pairs = s->p->rope.dims / 2;
+    double *frequency = at_plan_pack(plan, pairs * (int64_t)sizeof(double));
+    if (!frequency)
+        return at_fail(e, ATTEND_ENOMEM, "no memory for the frequencies of rope");
+    for (int64_t p = 0; p < pairs; p++)
+        frequency[p] = pow((double)s->p->rope.base, -2.0 * (double)p / (double)s->p->rope.dims);
+    s->packed = frequency;
+    s->scratch = 2 * at_round_up(pairs, 16) * (int64_t)sizeof(float);
+    return 0;
+}
+
+static int32_t position(const struct at_view *pos, int64_t b, int64_t i)
+{
+    const int32_t *p = pos->data;
+    return pos->rank == 1 ? p[i * pos->stride[0]] : p[b * pos->stride[0] + i * pos->stride[1]];
+}
+
+static void rope_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    const struct at_view *a = j->in[0], *y = j->out, *factors = j->in[2];
+    int64_t b = item / a->shape[2], i = item % a->shape[2], pairs = j->s->p->rope.dims / 2;
+    const double *frequency = j->s->packed;
+    float *cosine = at_slot_scratch(j->x, slot), *sine = cosine + at_round_up(pairs, 16);
+    double pos = position(j->in[1], b, i);
+    for (int64_t p = 0; p < pairs; p++) {
+        double angle = pos * frequency[p];
+        if (factors)
+            angle /= (double)((const float *)factors->data)[p * factors->stride[0]];
+        cosine[p] = (float)cos(angle);
+        sine[p] = (float)sin(angle);
+    }
+    for (int64_t h = 0; h < a->shape[1]; h++) {
+        const float *from = (const float *)a->data + b * a->stride[0] + h * a->stride[1] + i * a->stride[2];
+        float *to = (float *)y->data + b * y->stride[0] + h * y->stride[1] + i * y->stride[2];
+        if (j->s->p->rope.pairing == ATTEND_ROPE_HALF)
+            j->t->rope_half(to, from, cosine, sine, pairs);
+        else
+            j->t->rope_interleaved(to, from, cosine, sine, pairs);
+        memcpy(to + 2 * pairs, from + 2 * pairs, (size_t)(a->shape[3] - 2 * pairs) * sizeof *to);
+    }
+}
+
+static int run_rope(struct attend_exec *x, const struct at_step *s)
+{
+    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_out(x, s, 0)};
+    for (int k = 0; k < 3; k++)
+        j.in[k] = at_in(x, s, k);
+    const int64_t *n = j.out->shape;
+    return at_cpu_items(x, n[0] * n[2], 8.0 * (double)(n[0] * n[1] * n[2] * n[3]), rope_item, &j);
+}
+
+/* ---- rows by index ---- */
+
+static bool accepts_gather(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    return at_need(why, at_cpu_has_rows(plan, s->in[0]), "the table's rows are not contiguous");
+}
+
+static void gather_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    const struct at_view *table = j->in[0], *index = j->in[1], *y = j->out;
+    int64_t offset = 0, rest = item;
+    (void)slot;
+    for (int d = index->rank - 1; d >= 0; d--) {
+        offset += rest % index->shape[d] * index->stride[d];
+        rest /= index->shape[d];
+    }
+    int64_t row = ((const int32_t *)index->data)[offset];
+    if (row < 0 || row >= table->shape[0]) {
+        at_exec_bad_index(j->x, j->s, item, row, table->shape[0]);
+        return;
+    }
+    j->t->convert(f32_row(y, item, y), AT_ELEM_F32, at_view_at(table, row * table->stride[0]),
+                  (enum at_elem)at_cpu_elem(table->type), table->shape[1]);
+}
+
+static int run_gather(struct attend_exec *x, const struct at_step *s)
+{
+    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_out(x, s, 0)};
+    j.in[0] = at_in(x, s, 0);
+    j.in[1] = at_in(x, s, 1);
+    int64_t rows = j.out->shape[j.out->rank - 1] ? row_count(j.out) : 0;
+    return at_cpu_items(x, rows, (double)rows * (double)j.out->shape[j.out->rank - 1], gather_item, &j);
+}
+
+static bool accepts_append(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    attend_type type = plan->graph->tensor[s->in[0]].type;
+    return at_need(why, at_cpu_has_rows(plan, s->in[0]) && at_cpu_has_rows(plan, s->in[1]),
+                   "rows are not contiguous") &&
+           at_need(why, type == ATTEND_F32 || type == ATTEND_F16 || type == ATTEND_BF16,
+                   "the state is not of a floating type");
+}
+
+static void append_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    const struct at_view *pool = j->out, *rows = j->in[1], *slots = j->in[2];
+    int64_t b = item / rows->shape[2], i = item % rows->shape[2], page = pool->shape[2];
+    int64_t to = ((const int32_t *)slots->data)[b * slots->stride[0] + i * slots->stride[1]];
+    (void)slot;
+    if (to == -1)
+        return;
+    if (to < 0 || to >= pool->shape[0] * page) {
+        at_exec_bad_index(j->x, j->s, item, to, pool->shape[0] * page);
+        return;
+    }
+    for (int64_t g = 0; g < rows->shape[1]; g++)
+        j->t->convert(at_view_at(pool, to / page * pool->stride[0] + g * pool->stride[1] +
+                                           to % page * pool->stride[2]),
+                      (enum at_elem)at_cpu_elem(pool->type),
+                      at_view_at(rows, b * rows->stride[0] + g * rows->stride[1] + i * rows->stride[2]),
+                      (enum at_elem)at_cpu_elem(rows->type), rows->shape[3]);
+}
+
+static int run_append(struct attend_exec *x, const struct at_step *s)
+{
+    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_out(x, s, 0)};
+    for (int k = 0; k < 3; k++)
+        j.in[k] = at_in(x, s, k);
+    const int64_t *n = j.in[1]->shape;
+    return at_cpu_items(x, n[0] * n[2], (double)(n[0] * n[1] * n[2] * n[3]), append_item, &j);
+}
+
+/* ---- matmul ---- */
+
+/* A matrix of the last two axes: rows, or the columns of its transpose. */
+static bool accepts_matmul(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    return at_need(why, at_cpu_has_rows(plan, s->in[0]) && at_cpu_has_rows(plan, s->in[1]) &&
+                            at_cpu_has_rows(plan, s->out[0]),
+                   "rows are not contiguous");
+}
+
+/* The description of the product for the shapes of this run; bases are set for each batch entry. */
+static struct at_matmul describe(const struct at_view *a, const struct at_view *b,
+                                 const struct at_view *c, bool b_rows)
+{
+    int la = a->rank - 1, lb = b->rank - 1, lc = c->rank - 1;
+    return (struct at_matmul){.a_stride = a->stride[la - 1],
+                              .b_stride = b->stride[lb - 1],
+                              .c_stride = c->stride[lc - 1],
+                              .m = a->shape[la - 1],
+                              .n = c->shape[lc],
+                              .k = a->shape[la],
+                              .a_type = (enum at_elem)at_cpu_elem(a->type),
+                              .b_type = (enum at_elem)at_cpu_elem(b->type),
+                              .c_type = AT_ELEM_F32,
+                              .b_is_kn = !b_rows};
+}
+
+/* As large as parts can be: scratch depends on m alone, and on k for few rows. */
+static int prepare_matmul(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    const attend_graph *g = plan->graph;
+    const struct at_tensor *a = &g->tensor[s->in[0]];
+    const struct at_simd *t = at_cpu_kernels(s);
+    (void)e;
+    struct at_range m = at_plan_range(plan, s->rows, s->in[0], a->rank - 2);
+    struct at_matmul mm = {.k = at_plan_range(plan, s->rows, s->in[0], a->rank - 1).max,
+                           .c_type = AT_ELEM_F32, .b_is_kn = !s->p->matmul.b_rows};
+    for (int64_t rows = m.min; rows <= at_min(m.max, t->few_rows); rows++) {
+        mm.m = rows;
+        s->scratch = at_max(s->scratch, at_simd_matmul_floats(t, &mm) * (int64_t)sizeof(float));
+    }
+    mm.m = m.max;
+    s->scratch = at_max(s->scratch, at_simd_matmul_floats(t, &mm) * (int64_t)sizeof(float));
+    return 0;
+}
+
+struct product {
+    struct attend_exec *x;
+    const struct at_simd *t;
+    const struct at_view *a, *b, *c;
+    struct at_matmul mm;
+    int64_t mparts, nparts, mstep, nstep;
+};
+
+/* Element offset of batch entry n of v, right-aligned to c. */
+static int64_t batch_offset(const struct at_view *c, int64_t n, const struct at_view *v)
+{
+    int64_t offset = 0;
+    for (int d = c->rank - 3; d >= 0; d--) {
+        int64_t i = n % c->shape[d];
+        int e = d - (c->rank - v->rank);
+        n /= c->shape[d];
+        if (e >= 0 && v->shape[e] != 1)
+            offset += i * v->stride[e];
+    }
+    return offset;
+}
+
+static void product_item(void *arg, int64_t item, int slot)
+{
+    const struct product *p = arg;
+    struct at_matmul mm = p->mm;
+    int64_t nn = item % p->nparts, rest = item / p->nparts;
+    int64_t i = rest % p->mparts * p->mstep, n = nn * p->nstep, batch = rest / p->mparts;
+    mm.a = at_view_at(p->a, batch_offset(p->c, batch, p->a));
+    mm.b = at_view_at(p->b, batch_offset(p->c, batch, p->b));
+    mm.c = at_view_at(p->c, batch_offset(p->c, batch, p->c));
+    p->t->matmul(&mm, i, at_min(mm.m, i + p->mstep), n, at_min(mm.n, n + p->nstep),
+                 at_slot_scratch(p->x, slot));
+}
+
+#define PART 256 /* rows and columns that share what they pack (simd/k_gemm.h) */
+
+static int run_matmul(struct attend_exec *x, const struct at_step *s)
+{
+    struct product p = {.x = x, .t = at_cpu_kernels(s), .a = at_in(x, s, 0), .b = at_in(x, s, 1),
+                        .c = at_out(x, s, 0)};
+    p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows);
+    int64_t batch = 1, slots = x->ctx->exec.slots;
+    for (int d = 0; d < p.c->rank - 2; d++)
+        batch *= p.c->shape[d];
+    if (!batch || !p.mm.m || !p.mm.n)
+        return 0;
+    p.mstep = at_min(p.mm.m, PART);
+    p.mparts = at_ceil_div(p.mm.m, p.mstep);
+    /* Few rows share nothing, so columns are cut as finely as threads like. */
+    p.nstep = p.mm.m > p.t->few_rows ? PART
+                                     : at_round_up(at_max(32, p.mm.n / (8 * slots)), 32);
+    p.nparts = at_ceil_div(p.mm.n, p.nstep);
+    return at_cpu_items(x, batch * p.mparts * p.nparts,
+                        2.0 * (double)batch * (double)p.mm.m * (double)p.mm.n * (double)p.mm.k,
+                        product_item, &p);
+}
+
+/* ---- the rows ---- */
+
+#define F32_ROW(variable, op, run)                                                                 \
+    const struct at_row variable = {"rows", op, accepts_f32, NULL, NULL, run}
+F32_ROW(at_cpu_add, AT_ADD, run_binary);
+F32_ROW(at_cpu_mul, AT_MUL, run_binary);
+F32_ROW(at_cpu_scale, AT_SCALE, run_unary);
+F32_ROW(at_cpu_silu, AT_SILU, run_unary);
+F32_ROW(at_cpu_gelu, AT_GELU, run_unary);
+F32_ROW(at_cpu_gelu_tanh, AT_GELU_TANH, run_unary);
+F32_ROW(at_cpu_tanh, AT_TANH, run_unary);
+F32_ROW(at_cpu_softmax, AT_SOFTMAX, run_unary);
+F32_ROW(at_cpu_rms_norm, AT_RMS_NORM, run_unary);
+F32_ROW(at_cpu_layer_norm, AT_LAYER_NORM, run_unary);
+const struct at_row at_cpu_cast = {"rows", AT_CAST, accepts_convert, NULL, NULL, run_convert};
+const struct at_row at_cpu_copy = {"rows", AT_COPY, accepts_convert, NULL, NULL, run_convert};
+const struct at_row at_cpu_concat = {"rows", AT_CONCAT, accepts_concat, NULL, NULL, run_concat};
+const struct at_row at_cpu_rope = {"rows", AT_ROPE, accepts_rope, prepare_rope, NULL, run_rope};
+const struct at_row at_cpu_gather = {"rows", AT_GATHER, accepts_gather, NULL, NULL, run_gather};
+const struct at_row at_cpu_append = {"rows", AT_APPEND, accepts_append, NULL, NULL, run_append};
+const struct at_row at_cpu_matmul = {"gemm", AT_MATMUL, accepts_matmul, prepare_matmul, NULL, run_matmul};
