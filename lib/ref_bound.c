@@ -1,28 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /* How far sound f32 attention may be from the reference: computed for each element, not chosen.
  *
- * u = 2^-24 is half an ulp of 1 in f32, and sums of n terms in any order are off by n u of the sum
- * of magnitudes.  With M the largest |score| of the row, also of scores before softcap, and 24 ln 2
- * for a reference m that lags the maximum, score j is wrong by at most
+ * u = 2^-24 is half an ulp of 1 in f32; a sum of n terms in any order is off by at most n u of the
+ * sum of magnitudes.  With M the largest score of the row (the sink's too) and a reference m that
+ * lags it by up to LAG = 24 ln 2, the exponent of key j is wrong by at most
  *
  *     e_j = u ((dk + 6) scale sum_d |q_d k_jd|     products, their sum, scale and log2 e folded in
  *              + 4 (|alibi_j| + |bias_j|)          two products and two sums
  *              + 8 softcap                         tanh through exp: absolute, of softcap
- *              + 4 (M + 24 ln 2))                  s - m, and the differences of m when it moves
+ *              + 4 (|s_j| + |M| + LAG))            s - m, and the moves of m from then on
  *
- * (|d softcap / ds| <= 1, so errors pass it without growing).  exp2 is good to 2 ulp = 4 u, and as
- * m moves at most once in 12 keys and each move multiplies by such an exp2, a weight is wrong by
- * the factor exp(+-r_j) with
+ * (|d softcap / ds| <= 1, so errors pass it without growing).  exp2 is good to 2 ulp = 4 u; m moves
+ * at most once in 12 keys, each time by a factor that is good to 6 u.  So a weight is wrong by a
+ * factor within exp(+-r_j), where TERMS nk counts the nk additions and the moves:
  *
- *     r_j = e_j + u (TERMS nk + 16),    TERMS = 1.5: nk of the sum, nk / 12 moves of 6 u each
+ *     r_j = e_j + u (TERMS nk + 16),    TERMS = 1 + 6 / 12
  *
- * which also holds for the sum of weights l.  With w_j = expm1(r_j), p_j the exact normalised
- * weights and B = sum_j p_j w_j (the sink's among them):
+ * The same holds for their sum l.  With p_j the exact normalised weights, w_j = expm1(r_j) and
+ * B = sum_j p_j w_j (the sink's among them):
  *
  *     |O~ - O| <= (sum_j p_j w_j |v_j| + |O| B) / (1 - B) + eps_o |O| + 2^-126 sum_j |v_j|
- *     |LSE~ - LSE| <= B / (1 - B) + 4 u (M + 24 ln 2 + |LSE|)
+ *     |LSE~ - LSE| <= B / (1 - B) + 4 u (|M| + LAG + |LSE|)
  *
- * where eps_o is the rounding of the stored result, and the last term of O the weights that f32
+ * where eps_o is the rounding of the stored result, and the last term of O is for weights that f32
  * cannot hold.  Where B reaches 1 nothing is promised: infinity. */
 #include <math.h>
 
@@ -46,25 +46,29 @@ static double magnitude(const struct at_ref_row *r, int64_t j)
     return fabs((double)r->a->scale) * sum;
 }
 
-/* M: the largest magnitude among the visible scores and the sink. */
+/* M, or 0 where nothing is visible. */
 static double largest(const struct at_ref_row *r, struct at_keys keys)
 {
-    double m = r->a->sinks ? fabs((double)r->a->sinks[r->h]) : 0, s;
+    double m = r->a->sinks ? (double)r->a->sinks[r->h] : -(double)INFINITY, s;
     for (int64_t j = keys.first; j < keys.end; j++) {
         at_ref_scores(r, j, 1, &s);
-        if (s != -(double)INFINITY)
-            m = fmax(m, fmax(fabs(s), r->a->softcap > 0 ? (double)r->a->softcap : 0));
+        m = fmax(m, s);
     }
-    return m;
+    return m == -(double)INFINITY ? 0 : m;
 }
 
-/* w_j, the relative error of weight j. */
-static double weight_error(const struct at_ref_row *r, int64_t j, double m, int64_t nk)
+/* e_j of a visible key with score s. */
+static double exponent_error(const struct at_ref_row *r, int64_t j, double s, double m)
 {
-    double e = (double)(r->a->dk + 6) * magnitude(r, j) +
-               4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
-               8 * (double)r->a->softcap + 4 * (m + LAG);
-    return expm1(U * (e + TERMS * (double)nk + 16));
+    return U * ((double)(r->a->dk + 6) * magnitude(r, j) +
+                4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
+                8 * (double)r->a->softcap + 4 * (fabs(s) + fabs(m) + LAG));
+}
+
+/* p w, where p = exp(s): in a form that does not overflow where p underflows. */
+static double weight_error(double s, double error)
+{
+    return error < 1 ? exp(s) * expm1(error) : exp(s + error);
 }
 
 void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64_t i,
@@ -75,7 +79,7 @@ void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64
     at_ref_attention_row(a, n, h, i, o, &lse);
     at_ref_row_begin(&r, a, n, h, i);
     struct at_keys keys = at_key_range(&a->visible, r.seq, i, i + 1);
-    double m = largest(&r, keys);
+    double m = largest(&r, keys), sums = U * (TERMS * (double)(keys.end - keys.first) + 16);
     for (int64_t d = 0; d < a->dv; d++)
         bound_o[d] = 0;
 
@@ -83,21 +87,22 @@ void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64
         at_ref_scores(&r, j, 1, &s);
         if (s == -(double)INFINITY)
             continue;
-        double pw = exp(s - lse) * weight_error(&r, j, m, keys.end - keys.first);
+        double pw = weight_error(s - lse, exponent_error(&r, j, s, m) + sums);
         at_ref_value(&r, j, v);
         for (int64_t d = 0; d < a->dv; d++)
             bound_o[d] += (pw + TINY) * fabs(v[d]);
         b += pw;
     }
-    if (a->sinks && lse != -(double)INFINITY)
-        b += exp((double)a->sinks[h] - lse) *
-             expm1(U * (4 * (m + LAG) + TERMS * (double)(keys.end - keys.first) + 16));
+    if (a->sinks && lse != -(double)INFINITY) {
+        double z = (double)a->sinks[h];
+        b += weight_error(z - lse, U * 4 * (fabs(z) + fabs(m) + LAG) + sums);
+    }
     for (int64_t d = 0; d < a->dv; d++)
         bound_o[d] =
             b < 1 ? (bound_o[d] + fabs(o[d]) * b) / (1 - b) + rounding(a->o.type) * fabs(o[d])
                   : (double)INFINITY;
     if (bound_lse)
         *bound_lse = lse == -(double)INFINITY ? 0
-                     : b < 1                  ? b / (1 - b) + 4 * U * (m + LAG + fabs(lse))
+                     : b < 1                  ? b / (1 - b) + 4 * U * (fabs(m) + LAG + fabs(lse))
                                               : (double)INFINITY;
 }
