@@ -840,9 +840,12 @@ static int check_visible(attend_graph *g, struct at_node *n, const int64_t *scor
         const struct at_tensor *m = input(g, n, k);
         if (k == AT_IN_BIAS && want_float(g, n, k, 0) < 0)
             return -1;
-        bool fits = m->rank <= 4 && broadcast(m->shape, m->rank, scores, 4, out);
-        for (int d = 0; fits && d < 4; d++)
-            fits = out[d] == scores[d] || packed; /* packed: checked in bind */
+        if (m->rank > 4)
+            return at_graph_fail(g, n, ATTEND_EINVAL, "the mask has %d axes, wants at most 4",
+                                 m->rank);
+        bool fits = packed || broadcast(m->shape, m->rank, scores, 4, out);
+        for (int d = 0; fits && !packed && d < 4; d++) /* packed: checked in bind */
+            fits = out[d] == scores[d];
         if (!fits) {
             char got[128], want[128];
             return at_graph_fail(g, n, ATTEND_EINVAL, "the mask is %s, which does not broadcast to %s",
