@@ -66,7 +66,7 @@ static float *f32_row(const struct at_view *out, int64_t row, const struct at_vi
 static int each_row(struct attend_exec *x, const struct at_step *s,
                     void (*fn)(void *arg, int64_t item, int slot), double flops_an_element)
 {
-    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_out(x, s, 0)};
+    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_result(x, s)};
     for (int k = 0; k < 3; k++)
         j.in[k] = at_in(x, s, k);
     int64_t width = j.out->shape[j.out->rank - 1];
@@ -197,11 +197,11 @@ static bool accepts_concat(const attend_plan *plan, const struct at_step *s, str
 
 static int run_concat(struct attend_exec *x, const struct at_step *s)
 {
-    const struct at_view *out = at_out(x, s, 0);
+    const struct at_view *out = at_result(x, s);
     int axis = s->p->concat.axis;
     int64_t at = 0;
     for (int k = 0; k < s->nin; k++) {
-        const struct at_view *a = at_in(x, s, k);
+        const struct at_view *a = at_arg(x, s, k);
         struct at_view part = *out; /* the place of this part */
         part.data = at_view_at(out, at * out->stride[axis]);
         part.shape[axis] = a->shape[axis];
@@ -269,7 +269,7 @@ static void rope_item(void *arg, int64_t item, int slot)
 
 static int run_rope(struct attend_exec *x, const struct at_step *s)
 {
-    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_out(x, s, 0)};
+    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_result(x, s)};
     for (int k = 0; k < 3; k++)
         j.in[k] = at_in(x, s, k);
     const int64_t *n = j.out->shape;
@@ -304,9 +304,9 @@ static void gather_item(void *arg, int64_t item, int slot)
 
 static int run_gather(struct attend_exec *x, const struct at_step *s)
 {
-    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_out(x, s, 0)};
-    j.in[0] = at_in(x, s, 0);
-    j.in[1] = at_in(x, s, 1);
+    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_result(x, s)};
+    j.in[0] = at_arg(x, s, 0);
+    j.in[1] = at_arg(x, s, 1);
     int64_t rows = j.out->shape[j.out->rank - 1] ? row_count(j.out) : 0;
     return at_cpu_items(x, rows, (double)rows * (double)j.out->shape[j.out->rank - 1], gather_item, &j);
 }
@@ -343,7 +343,7 @@ static void append_item(void *arg, int64_t item, int slot)
 
 static int run_append(struct attend_exec *x, const struct at_step *s)
 {
-    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_out(x, s, 0)};
+    struct job j = {.x = x, .s = s, .t = at_cpu_kernels(s), .out = at_result(x, s)};
     for (int k = 0; k < 3; k++)
         j.in[k] = at_in(x, s, k);
     const int64_t *n = j.in[1]->shape;
@@ -435,8 +435,8 @@ static void product_item(void *arg, int64_t item, int slot)
 
 static int run_matmul(struct attend_exec *x, const struct at_step *s)
 {
-    struct product p = {.x = x, .t = at_cpu_kernels(s), .a = at_in(x, s, 0), .b = at_in(x, s, 1),
-                        .c = at_out(x, s, 0)};
+    struct product p = {.x = x, .t = at_cpu_kernels(s), .a = at_arg(x, s, 0), .b = at_arg(x, s, 1),
+                        .c = at_result(x, s)};
     p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows);
     int64_t batch = 1, slots = x->ctx->exec.slots;
     for (int d = 0; d < p.c->rank - 2; d++)

@@ -427,6 +427,16 @@ struct at_bound {
     bool strided;
 };
 
+/* The view of input k of s, which every step of that operator has; and of its first output. */
+static inline const struct at_view *at_arg(const struct attend_exec *x, const struct at_step *s,
+                                           int k)
+{
+    return &x->view[s->in[k]];
+}
+static inline const struct at_view *at_result(const struct attend_exec *x, const struct at_step *s)
+{
+    return &x->view[s->out[0]];
+}
 /* The view of input k of s, or NULL where it is absent. */
 static inline const struct at_view *at_in(const struct attend_exec *x, const struct at_step *s,
                                           int k)
