@@ -317,9 +317,13 @@ attend_shape attend_tensor_shape(attend_tensor t)
 /* The latest version of the state under t that t looks at, or -1. */
 static int superseded(const attend_graph *g, int t)
 {
-    for (; t >= 0; t = g->tensor[t].of)
-        if (g->tensor[t].class == AT_STATE && g->tensor[t].next_version >= 0)
+    for (; t >= 0; t = g->tensor[t].of) {
+        const struct at_tensor *v = &g->tensor[t];
+        if (v->class == AT_STATE && v->next_version >= 0)
             return t;
+        if (v->node >= 0 && g->node[v->node].op == AT_APPEND)
+            return -1; /* a version of its own: what it superseded does not matter */
+    }
     return -1;
 }
 
