@@ -1,0 +1,674 @@
+/* SPDX-License-Identifier: MIT */
+/* A problem word becomes inputs, a graph, a run and a comparison.  Lengths and visibility are
+ * worked out here, key by key from the words of the manual, and not by the code under test. */
+#include "check.h"
+#include "core.h"
+#include "ref.h"
+#include "tap.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GUARD 64      /* bytes around outputs that must stay as they are */
+#define FILL 0xff     /* of all memory before use: NaN in every floating type */
+#define PAD 5         /* elements after each row where the word says "strided" */
+#define UNUSED_ROWS 2 /* rows of packed queries after the last sequence */
+
+enum { Q, K, V, BIAS, MASK, USED, ALIBI, SINKS, Q_LENS, KV_LENS, O, LSE, ARRAYS };
+static const char *const names[ARRAYS] = {"q",     "k",     "v",      "mask",    "mask", "kv_used",
+                                          "alibi", "sinks", "q_lens", "kv_lens", "o",    "lse"};
+
+/* A tensor of the problem: its view, and the memory that it lies in.  A view without data is
+ * absent. */
+struct array {
+    struct at_view view;
+    char *block;
+    int64_t block_bytes, bytes; /* bytes: from view.data to the end of the last element */
+};
+
+struct check {
+    const struct at_problem *p;
+    struct array a[ARRAYS];
+    struct at_seq *seq;
+    int64_t nseq;
+    uint64_t random;
+    bool memory; /* it was enough */
+};
+
+/* ---- numbers ---- */
+
+/* splitmix64 (Steele, Lea, Flood 2014) */
+static uint64_t draw(struct check *c)
+{
+    uint64_t z = c->random += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+static double draw_unit(struct check *c) /* [0, 1) */
+{
+    return (double)(draw(c) >> 11) * 0x1p-53;
+}
+
+/* Mean 0, variance 1, at most 3 in magnitude. */
+static float draw_normal(struct check *c)
+{
+    double sum = draw_unit(c) + draw_unit(c) + draw_unit(c);
+    return (float)(2 * sum - 3);
+}
+
+static int64_t draw_to(struct check *c, int64_t most) /* [0, most] */
+{
+    return (int64_t)(draw(c) % (uint64_t)(most + 1));
+}
+
+/* FNV-1a of the word, so that each word has numbers of its own. */
+static uint64_t seed_of(const struct at_problem *p)
+{
+    char word[AT_PROBLEM_WORD];
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const char *s = at_problem_print(p, word); *s; s++)
+        hash = (hash ^ (unsigned char)*s) * 0x100000001b3;
+    return hash;
+}
+
+/* ---- memory ---- */
+
+/* Strides for memory in the order of `order`, slowest first; returns the elements of all of it. */
+static int64_t lay_out(struct at_view *v, const int *order, int64_t pad)
+{
+    int64_t step = 1;
+    for (int i = v->rank - 1; i >= 0; i--) {
+        v->stride[order[i]] = step;
+        step *= at_max(v->shape[order[i]], 1) + (i == v->rank - 1 ? pad : 0);
+    }
+    return step;
+}
+
+/* Elements from the first to the last one, both counted. */
+static int64_t span(const struct at_view *v)
+{
+    int64_t last = 0;
+    for (int d = 0; d < v->rank; d++) {
+        if (v->shape[d] == 0)
+            return 0;
+        last += (v->shape[d] - 1) * v->stride[d];
+    }
+    return last + 1;
+}
+
+/* Guards on both sides of what is written; what is read ends where its memory ends, so that a
+ * checker of memory sees who reads past it. */
+static void place(struct check *c, int which, const struct at_view *view, int64_t shift)
+{
+    struct array *a = &c->a[which];
+    bool written = which == O || which == LSE;
+    a->view = *view;
+    a->bytes = span(view) * (int64_t)attend_type_size(view->type);
+    a->block_bytes = GUARD + shift + a->bytes + (written ? GUARD : 0);
+    void *block = NULL;
+    if (posix_memalign(&block, AT_ALIGN, (size_t)a->block_bytes) != 0)
+        block = NULL;
+    a->block = block;
+    if (!block) {
+        c->memory = false;
+        return;
+    }
+    memset(block, FILL, (size_t)a->block_bytes);
+    a->view.data = a->block + GUARD + shift;
+}
+
+/* Dense, whatever the layout of the problem. */
+static void place_plain(struct check *c, int which, attend_type type, int rank,
+                        const int64_t *shape)
+{
+    static const int order[] = {0, 1, 2, 3};
+    struct at_view v = {.type = type, .rank = rank};
+    memcpy(v.shape, shape, (size_t)rank * sizeof *shape);
+    lay_out(&v, order, 0);
+    place(c, which, &v, 0);
+}
+
+/* Queries, keys, values or outputs: (B, H, S, D), or packed (S, H, D). */
+static void place_rows(struct check *c, int which, attend_type type, int64_t heads, int64_t rows,
+                       int64_t d)
+{
+    static const int bhsd[] = {0, 1, 2, 3}, bshd[] = {0, 2, 1, 3};
+    const struct at_problem *p = c->p;
+    struct at_view v = {
+        .type = type, .rank = 4, .shape = {p->nb, heads, rows, d}
+    };
+    if (p->packed)
+        v = (struct at_view){
+            .type = type, .rank = 3, .shape = {rows, heads, d}
+        };
+    lay_out(&v, p->bshd ? bshd : bhsd, p->strided ? PAD : 0);
+    place(c, which, &v, p->unaligned ? (int64_t)attend_type_size(type) : 0);
+}
+
+/* ---- inputs ---- */
+
+static void put(const struct at_view *v, int64_t at, float x)
+{
+    if (attend_convert(v->type, at_view_at(v, at), ATTEND_F32, &x, 1) < 0)
+        bail("cannot convert to %s", attend_type_name(v->type));
+}
+
+/* The element after index[] in C order; false after the last one. */
+static bool next_index(const struct at_view *v, int64_t *index)
+{
+    for (int d = v->rank - 1; d >= 0; d--) {
+        if (++index[d] < v->shape[d])
+            return true;
+        index[d] = 0;
+    }
+    return false;
+}
+
+static int64_t offset(const struct at_view *v, const int64_t *index)
+{
+    int64_t at = 0;
+    for (int d = 0; d < v->rank; d++)
+        at += index[d] * v->stride[d];
+    return at;
+}
+
+static void fill_normal(struct check *c, int which, float factor)
+{
+    const struct at_view *v = &c->a[which].view;
+    int64_t index[ATTEND_MAX_RANK] = {0};
+    if (!v->data || span(v) == 0)
+        return;
+    do
+        put(v, offset(v, index), factor * draw_normal(c));
+    while (next_index(v, index));
+}
+
+/* A third of the keys is hidden, and of each seven rows the fourth sees nothing. */
+static void fill_mask(struct check *c)
+{
+    const struct at_view *v = &c->a[c->p->mask == AT_MASK_BOOL ? MASK : BIAS].view;
+    int64_t index[ATTEND_MAX_RANK] = {0};
+    if (!v->data || span(v) == 0)
+        return;
+    do {
+        bool hidden = draw_unit(c) < 0.33 || (c->p->mask_axis[2] && index[2] % 7 == 3);
+        float bias = draw_normal(c);
+        if (v->type == ATTEND_BOOL)
+            *(uint8_t *)at_view_at(v, offset(v, index)) = !hidden;
+        else
+            put(v, offset(v, index), hidden ? -INFINITY : bias);
+    } while (next_index(v, index));
+}
+
+/* Lengths: the longest, none, then drawn ones. */
+static int64_t draw_length(struct check *c, int64_t n, int64_t most, int64_t empty)
+{
+    return n == 0 ? most : n == empty ? 0 : draw_to(c, most);
+}
+
+static void make_used(struct check *c)
+{
+    place_plain(c, USED, ATTEND_I32, 1, &c->p->nb);
+    int32_t *used = c->a[USED].view.data;
+    for (int64_t b = 0; used && b < c->p->nb; b++) {
+        c->seq[b].nk = draw_length(c, b, c->p->nk, 1);
+        used[b] = (int32_t)c->seq[b].nk;
+    }
+}
+
+/* Sequence 1 has no query rows, sequence 2 no keys. */
+static void make_packed(struct check *c)
+{
+    const struct at_problem *p = c->p;
+    int64_t sums = p->nb + 1;
+    place_plain(c, Q_LENS, ATTEND_I32, 1, &sums);
+    place_plain(c, KV_LENS, ATTEND_I32, 1, &sums);
+    int32_t *q = c->a[Q_LENS].view.data, *k = c->a[KV_LENS].view.data;
+    if (!c->memory)
+        return;
+    q[0] = k[0] = 0;
+    for (int64_t n = 0; n < p->nb; n++) {
+        struct at_seq *s = &c->seq[n];
+        *s = (struct at_seq){.q0 = q[n], .k0 = k[n]};
+        s->nq = draw_length(c, n, p->nq, 1);
+        s->nk = draw_length(c, n, p->nk, 2);
+        q[n + 1] = (int32_t)(s->q0 + s->nq);
+        k[n + 1] = (int32_t)(s->k0 + s->nk);
+    }
+    c->seq[c->nseq++] = (struct at_seq){.q0 = q[p->nb], .nq = UNUSED_ROWS};
+}
+
+static void make_seqs(struct check *c)
+{
+    const struct at_problem *p = c->p;
+    c->seq = calloc((size_t)p->nb + 1, sizeof *c->seq);
+    if (!c->seq) {
+        c->memory = false;
+        return;
+    }
+    c->nseq = p->nb;
+    for (int64_t b = 0; b < p->nb; b++)
+        c->seq[b] = (struct at_seq){.qb = b, .nq = p->nq, .kb = b, .nk = p->nk};
+    if (p->packed)
+        make_packed(c);
+    else if (p->used)
+        make_used(c);
+    for (int64_t n = 0; n < p->nb; n++)
+        if (p->align == ATTEND_BOTTOM_RIGHT)
+            c->seq[n].off = c->seq[n].nk - c->seq[n].nq;
+}
+
+static void make_mask(struct check *c)
+{
+    const struct at_problem *p = c->p;
+    int64_t shape[4] = {p->nb, p->nh, p->nq, p->nk};
+    for (int d = 0; d < 4; d++)
+        if (!p->mask_axis[d])
+            shape[d] = 1;
+    if (p->mask == AT_MASK_BOOL)
+        place_plain(c, MASK, ATTEND_BOOL, 4, shape);
+    else if (p->mask == AT_MASK_FLOAT)
+        place_plain(c, BIAS, ATTEND_F32, 4, shape);
+    fill_mask(c);
+}
+
+/* The reference leaves out what nobody can see; it decides by the same rules, key by key. */
+static bool visible(const struct check *c, int64_t n, int64_t h, int64_t i, int64_t j)
+{
+    const struct at_problem *p = c->p;
+    const struct at_seq *s = &c->seq[n];
+    if (j >= s->nk || (p->causal && j > i + s->off) || (p->left >= 0 && j < i + s->off - p->left) ||
+        (p->right >= 0 && j > i + s->off + p->right))
+        return false;
+    const struct at_view *m = &c->a[p->mask == AT_MASK_BOOL ? MASK : BIAS].view;
+    if (!m->data)
+        return true;
+    int64_t index[4] = {n, h, i, j};
+    for (int d = 0; d < 4; d++)
+        if (m->shape[d] == 1)
+            index[d] = 0;
+    const void *element = at_view_at(m, offset(m, index));
+    return p->mask == AT_MASK_BOOL ? *(const uint8_t *)element
+                                   : *(const float *)element != -INFINITY;
+}
+
+/* How many (head, row) of group g see key j. */
+static int64_t seen_by(const struct check *c, int64_t n, int64_t g, int64_t j)
+{
+    int64_t group = c->p->nh / c->p->ng, count = 0;
+    for (int64_t h = g * group; h < (g + 1) * group; h++)
+        for (int64_t i = 0; i < c->seq[n].nq; i++)
+            count += visible(c, n, h, i, j);
+    return count;
+}
+
+/* Key j of sequence n becomes NaN, its value NaN or infinity. */
+static void poison_key(struct check *c, int64_t n, int64_t g, int64_t j)
+{
+    const struct at_seq *s = &c->seq[n];
+    for (int which = K; which <= V; which++) {
+        const struct at_view *v = &c->a[which].view;
+        int64_t dense[4] = {s->kb, g, s->k0 + j, 0}, packed[4] = {s->k0 + j, g, 0, 0};
+        int64_t *index = v->rank == 4 ? dense : packed;
+        for (int64_t d = 0; d < v->shape[v->rank - 1]; d++) {
+            index[v->rank - 1] = d;
+            put(v, offset(v, index), which == V && j % 2 ? INFINITY : NAN);
+        }
+    }
+}
+
+/* All keys that no row sees, and of the others that some row does not see the one that the fewest
+ * see: those rows become NaN, and no other. */
+static void poison(struct check *c, int64_t n, int64_t g)
+{
+    const struct at_seq *s = &c->seq[n];
+    int64_t rows = s->nq * (c->p->nh / c->p->ng), rare = -1, fewest = rows;
+    int64_t keys = c->p->packed ? s->nk : c->p->nk; /* those past the used length, too */
+    for (int64_t j = 0; j < keys; j++) {
+        int64_t seen = seen_by(c, n, g, j);
+        if (seen == 0)
+            poison_key(c, n, g, j);
+        else if (seen < fewest) {
+            fewest = seen;
+            rare = j;
+        }
+    }
+    if (rare >= 0)
+        poison_key(c, n, g, rare);
+}
+
+static void make_inputs(struct check *c)
+{
+    const struct at_problem *p = c->p;
+    make_seqs(c);
+    if (!c->memory)
+        return;
+    int64_t nq = p->nq, nk = p->nk;
+    if (p->packed) {
+        nq = c->seq[p->nb].q0 + UNUSED_ROWS;
+        nk = p->nb > 0 ? c->seq[p->nb - 1].k0 + c->seq[p->nb - 1].nk : 0;
+    }
+    place_rows(c, Q, p->type, p->nh, nq, p->dk);
+    place_rows(c, K, p->kv_type, p->ng, nk, p->dk);
+    place_rows(c, V, p->kv_type, p->ng, nk, p->dv);
+    place_rows(c, O, ATTEND_F32, p->nh, nq, p->dv);
+    int64_t lse[] = {p->nb, p->nh, nq};
+    if (p->lse)
+        place_plain(c, LSE, ATTEND_F32, p->packed ? 2 : 3, p->packed ? lse + 1 : lse);
+    if (p->alibi)
+        place_plain(c, ALIBI, ATTEND_F32, 1, &p->nh);
+    if (p->sinks)
+        place_plain(c, SINKS, ATTEND_F32, 1, &p->nh);
+    make_mask(c);
+    for (int which = Q; which <= V; which++)
+        fill_normal(c, which, p->huge && which != V ? 40 : 1);
+    fill_normal(c, ALIBI, 0.25f);
+    fill_normal(c, SINKS, 1);
+    for (int64_t n = 0; p->nan && c->memory && n < p->nb; n++)
+        for (int64_t g = 0; g < p->ng; g++)
+            poison(c, n, g);
+}
+
+static void free_inputs(struct check *c)
+{
+    for (int i = 0; i < ARRAYS; i++)
+        free(c->a[i].block);
+    free(c->seq);
+}
+
+/* ---- the run ---- */
+
+static attend_shape shape_of(const struct at_view *v)
+{
+    attend_shape s = {.rank = v->rank};
+    memcpy(s.dim, v->shape, sizeof s.dim);
+    return s;
+}
+
+static attend_tensor input(attend_graph *g, const struct check *c, int which)
+{
+    const struct at_view *v = &c->a[which].view;
+    return v->data ? attend_graph_input(g, names[which], v->type, shape_of(v)) : attend_none();
+}
+
+static void build(attend_graph *g, const struct check *c)
+{
+    const struct at_problem *p = c->p;
+    attend_attention_opts o;
+    attend_attention_opts_init(&o);
+    o.mask.causal = p->causal;
+    o.mask.align = p->align;
+    o.mask.window_left = p->left;
+    o.mask.window_right = p->right;
+    o.mask.mask = input(g, c, p->mask == AT_MASK_BOOL ? MASK : BIAS);
+    o.mask.kv_used = input(g, c, USED);
+    o.scale = p->scale;
+    o.softcap = p->softcap;
+    o.alibi = input(g, c, ALIBI);
+    o.sinks = input(g, c, SINKS);
+    o.q_lens = input(g, c, Q_LENS);
+    o.kv_lens = input(g, c, KV_LENS);
+    attend_tensor q = input(g, c, Q), k = input(g, c, K), v = input(g, c, V), lse;
+    attend_tensor out = attend_graph_attention(g, q, k, v, &o, p->lse ? &lse : NULL);
+    attend_graph_output(g, "o", out);
+    if (p->lse)
+        attend_graph_output(g, "lse", lse);
+}
+
+static int bind(attend_exec *exec, const struct check *c)
+{
+    attend_binding bind[ARRAYS];
+    int n = 0;
+    for (int i = 0; i < ARRAYS; i++) {
+        const struct array *a = &c->a[i];
+        if (a->view.data)
+            bind[n++] = (attend_binding){.name = names[i],
+                                         .data = a->view.data,
+                                         .bytes = a->bytes,
+                                         .stride = a->view.stride};
+    }
+    return attend_bind(exec, bind, n);
+}
+
+/* Runs twice; false, and why on TAP, where a call fails or the runs differ. */
+static bool run_exec(attend_exec *exec, struct check *c)
+{
+    struct array *o = &c->a[O];
+    if (bind(exec, c) < 0 || attend_run(exec) < 0) {
+        diag("%s", attend_exec_error(exec));
+        return false;
+    }
+    char *first = malloc((size_t)o->block_bytes);
+    if (!first)
+        bail("no memory");
+    memcpy(first, o->block, (size_t)o->block_bytes);
+    bool good = attend_run(exec) == ATTEND_OK;
+    if (!good)
+        diag("second run: %s", attend_exec_error(exec));
+    else if (memcmp(first, o->block, (size_t)o->block_bytes) != 0) {
+        diag("a second run gives other bits");
+        good = false;
+    }
+    free(first);
+    return good;
+}
+
+static bool run_plan(attend_plan *plan, struct check *c)
+{
+    attend_exec *exec;
+    if (attend_exec_new(plan, &exec) < 0) {
+        diag("no exec");
+        return false;
+    }
+    bool good = run_exec(exec, c);
+    attend_exec_free(exec);
+    return good;
+}
+
+static bool run_problem(attend_ctx *ctx, const char *device, struct check *c)
+{
+    attend_plan *plan;
+    attend_compile_opts opts;
+    attend_compile_opts_init(&opts);
+    opts.device = device;
+    attend_graph *g = attend_graph_new(ctx);
+    if (!g)
+        bail("no memory");
+    build(g, c);
+    bool good = attend_compile(g, &opts, &plan) == ATTEND_OK;
+    if (!good)
+        diag("%s", attend_graph_error(g));
+    attend_graph_free(g);
+    if (!good)
+        return false;
+    good = run_plan(plan, c);
+    attend_plan_free(plan);
+    return good;
+}
+
+/* ---- the comparison ---- */
+
+/* (B, H, S, D) views, as the reference wants them. */
+static struct at_view dense4(const struct at_view *v)
+{
+    if (v->rank != 3)
+        return *v;
+    return (struct at_view){
+        .type = v->type,
+        .rank = 4,
+        .data = v->data,
+        .shape = {1, v->shape[1],  v->shape[0],  v->shape[2] },
+        .stride = {0, v->stride[1], v->stride[0], v->stride[2]}
+    };
+}
+
+/* A broadcast axis has stride 0. */
+static struct at_view broadcast(const struct at_view *v)
+{
+    struct at_view w = *v;
+    for (int d = 0; d < w.rank; d++)
+        if (w.shape[d] == 1)
+            w.stride[d] = 0;
+    return w;
+}
+
+static struct at_attn problem_of(const struct check *c)
+{
+    const struct at_problem *p = c->p;
+    return (struct at_attn){
+        .visible = {p->causal, p->align, p->left, p->right},
+        .scale = isnan(p->scale) ? 1 / sqrtf((float)p->dk) : p->scale,
+        .softcap = p->softcap,
+        .nh = p->nh,
+        .ng = p->ng,
+        .dk = p->dk,
+        .dv = p->dv,
+        .q = dense4(&c->a[Q].view),
+        .k = dense4(&c->a[K].view),
+        .v = dense4(&c->a[V].view),
+        .o = dense4(&c->a[O].view),
+        .bias = broadcast(&c->a[BIAS].view),
+        .mask = broadcast(&c->a[MASK].view),
+        .alibi = c->a[ALIBI].view.data,
+        .sinks = c->a[SINKS].view.data,
+        .nseq = c->nseq,
+        .seq = c->seq,
+    };
+}
+
+/* What was wrong, of which the first is kept. */
+struct verdict {
+    int64_t wrong, all;
+    char first[200];
+};
+
+static bool within(float got, double want, double bound)
+{
+    if (isnan(want) || isnan(got))
+        return isnan(want) && isnan(got);
+    return (double)got == want || fabs((double)got - want) <= bound;
+}
+
+static void judge(struct verdict *v, const char *what, const int64_t at[4], float got, double want,
+                  double bound)
+{
+    v->all++;
+    if (within(got, want, bound))
+        return;
+    if (v->wrong++ == 0)
+        snprintf(v->first, sizeof v->first,
+                 "%s[%lld, %lld, %lld, %lld]: got %.9g, want %.9g, bound %.3g", what,
+                 (long long)at[0], (long long)at[1], (long long)at[2], (long long)at[3],
+                 (double)got, want, bound);
+}
+
+/* Row i of sequence n, head h. */
+static void judge_row(const struct check *c, const struct at_attn *a, int64_t n, int64_t h,
+                      int64_t i, struct verdict *v)
+{
+    double o[AT_MAX_HEAD], bound[AT_MAX_HEAD], lse, bound_lse;
+    const struct at_seq *s = &c->seq[n];
+    const struct at_view *view = &a->o;
+    int64_t at[4] = {s->qb, h, s->q0 + i, 0};
+    at_ref_attention_row(a, n, h, i, o, &lse);
+    at_ref_attention_bound(a, n, h, i, bound, &bound_lse);
+    for (at[3] = 0; at[3] < a->dv; at[3]++)
+        judge(v, "O", at, *(const float *)at_view_at(view, offset(view, at)), o[at[3]],
+              bound[at[3]]);
+    const float *got = c->a[LSE].view.data;
+    if (!got)
+        return;
+    at[3] = 0;
+    judge(v, "LSE", at, got[(at[0] * a->nh + h) * a->q.shape[2] + at[2]], lse, bound_lse);
+}
+
+static struct verdict compare(const struct check *c)
+{
+    struct verdict v = {0};
+    struct at_attn a = problem_of(c);
+    for (int64_t n = 0; n < c->nseq; n++)
+        for (int64_t h = 0; h < a.nh; h++)
+            for (int64_t i = 0; i < c->seq[n].nq; i++)
+                judge_row(c, &a, n, h, i, &v);
+    return v;
+}
+
+/* Whether what lies around and between the elements of an output is as it was.  The elements, which
+ * have been compared, are overwritten. */
+static bool untouched(struct array *a)
+{
+    const struct at_view *v = &a->view;
+    int64_t index[ATTEND_MAX_RANK] = {0};
+    if (!v->data)
+        return true;
+    if (span(v) > 0)
+        do
+            memset(at_view_at(v, offset(v, index)), FILL, attend_type_size(v->type));
+        while (next_index(v, index));
+    for (int64_t i = 0; i < a->block_bytes; i++)
+        if ((unsigned char)a->block[i] != FILL)
+            return false;
+    return true;
+}
+
+static bool run_and_compare(attend_ctx *ctx, const char *device, struct check *c)
+{
+    if (!run_problem(ctx, device, c))
+        return false;
+    struct verdict v = compare(c);
+    if (v.wrong > 0)
+        diag("%s; %lld of %lld are out of their bounds", v.first, (long long)v.wrong,
+             (long long)v.all);
+    bool clean = untouched(&c->a[O]) && untouched(&c->a[LSE]);
+    if (!clean)
+        diag("something was written outside of the outputs");
+    return v.wrong == 0 && clean;
+}
+
+/* ---- the verbs ---- */
+
+bool check_word(attend_ctx *ctx, const char *device, const char *word)
+{
+    struct at_problem p;
+    char err[320];
+    if (at_problem_parse(word, &p, err, sizeof err) < 0) {
+        diag("%s", err);
+        return ok(false, "%s %s", device, word);
+    }
+    struct check c = {.p = &p, .random = seed_of(&p), .memory = true};
+    make_inputs(&c);
+    if (!c.memory)
+        bail("no memory for %s", word);
+    bool good = run_and_compare(ctx, device, &c);
+    free_inputs(&c);
+    if (!good)
+        diag("replay: attend check --device %s %s", device, word);
+    return ok(good, "%s %s", device, word);
+}
+
+void check_words(attend_ctx *ctx, const char *device, const char *const *words)
+{
+    attend_device_info d;
+    for (int i = 0; attend_device_get(ctx, i, &d) == ATTEND_OK; i++)
+        for (const char *const *word = words; *word && d.present && !device; word++)
+            check_word(ctx, d.name, *word);
+    for (const char *const *word = words; *word && device; word++)
+        check_word(ctx, device, *word);
+}
+
+attend_graph *check_graph(attend_ctx *ctx, const struct at_problem *p)
+{
+    struct check c = {.p = p, .random = seed_of(p), .memory = true};
+    attend_graph *g = attend_graph_new(ctx);
+    make_inputs(&c);
+    if (!c.memory)
+        bail("no memory");
+    if (g)
+        build(g, &c);
+    free_inputs(&c);
+    return g;
+}
