@@ -43,6 +43,8 @@ missing_packages()
     has libtoolize || echo libtool
     has pkg-config || echo pkg-config
     pkg-config --exists libutf8proc 2>/dev/null || echo libutf8proc-dev
+    [ -z "$ATTEND_FIXTURES" ] || python3 -c 'import numpy' 2>/dev/null ||
+        /usr/bin/python3 -c 'import numpy' 2>/dev/null || echo python3-numpy
     [ -f "$model" ] && return
     python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
     [ -f /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
