@@ -37,22 +37,14 @@ INLINE void prefetch_rows(const struct at_rows *ahead, int64_t j, int64_t n)
     }
 }
 
-/* out[x * rt + r] = q[r] . key x, for the VL / rt keys from `key` on; those past `left` repeat the
- * last. */
-INLINE void dots_tile(enum at_elem type, int rt, float *out, const float *qd, const char *key,
-                      int64_t bytes, int64_t left, int64_t dk)
+/* z[x * rt + r] += q[r] . key x over channels [d0, d1): kt keys of rt rows.  Rows of q are `padded`
+ * apart and hold zeros past the last channel. */
+INLINE void dots_floats(enum at_elem type, int rt, V z[VL], const float *qd, int64_t padded,
+                        const char *const row[VL], int64_t d0, int64_t d1)
 {
     const int kt = VL / rt;
-    int64_t padded = at_simd_round(dk, 32), d = 0;
-    const char *row[VL];
-    V z[VL];
-#pragma GCC unroll 16
-    for (int x = 0; x < kt; x++)
-        row[x] = key + (x < left ? x : left - 1) * bytes;
-#pragma GCC unroll 16
-    for (int e = 0; e < VL; e++)
-        z[e] = vzero();
-    for (; d + VL <= dk; d += VL) {
+    int64_t d = d0;
+    for (; d + VL <= d1; d += VL) {
         V k[VL];
 #pragma GCC unroll 16
         for (int x = 0; x < kt; x++)
@@ -65,80 +57,129 @@ INLINE void dots_tile(enum at_elem type, int rt, float *out, const float *qd, co
                 z[x * rt + r] = vfma(k[x], q, z[x * rt + r]);
         }
     }
-    if (d < dk)
+    if (d < d1)
 #pragma GCC unroll 16
         for (int x = 0; x < kt; x++) {
-            V k = load_as_n(type, row[x], d, (int)(dk - d));
+            V k = load_as_n(type, row[x], d, (int)(d1 - d));
 #pragma GCC unroll 16
             for (int r = 0; r < rt; r++)
                 z[x * rt + r] = vfma(k, vload(qd + r * padded + d), z[x * rt + r]);
         }
-    vstore(out, vsums(z));
 }
 
-INLINE void dots_scores_as(enum at_elem type, int rt, float *st, const float *qd, int64_t rp,
-                           const struct at_rows *k, const struct at_rows *ahead)
+INLINE void dots_blocks(enum at_elem type, int rt, V z[VL], const float *qd, int64_t padded,
+                        const char *const row[VL], int64_t d0, int64_t d1)
 {
     const int kt = VL / rt;
+    for (int64_t d = d0; d < d1; d += 32)
+#pragma GCC unroll 16
+        for (int x = 0; x < kt; x++) {
+            V w[32 / VL];
+            load_block(type, w, row[x], d / 32);
+#pragma GCC unroll 16
+            for (int r = 0; r < rt; r++)
+#pragma GCC unroll 8
+                for (int e = 0; e < 32; e += VL)
+                    z[x * rt + r] = vfma(w[e / VL], vload(qd + r * padded + d + e), z[x * rt + r]);
+        }
+}
+
+/* out[x * rt + r] for the VL / rt keys from `key` on; those past `left` repeat the last. */
+INLINE void dots_tile(enum at_elem type, int rt, float *out, const float *qd, int64_t padded,
+                      const char *key, int64_t bytes, int64_t left, int64_t d0, int64_t d1)
+{
+    const char *row[VL];
+    V z[VL];
+#pragma GCC unroll 16
+    for (int x = 0; x < VL / rt; x++)
+        row[x] = key + (x < left ? x : left - 1) * bytes;
+#pragma GCC unroll 16
+    for (int e = 0; e < VL; e++)
+        z[e] = vzero();
+    if (is_quantised(type))
+        dots_blocks(type, rt, z, qd, padded, row, d0, d1);
+    else
+        dots_floats(type, rt, z, qd, padded, row, d0, d1);
+    V sums = vsums(z);
+    vstore(out, d0 ? vadd(vload(out), sums) : sums);
+}
+
+/* Channels [d0, d1) of a block of scores; from d0 = 0 stored, else added. */
+struct dots_part {
+    float *st;
+    const float *qd;
+    int64_t rp, d0, d1;
+    const struct at_rows *k, *ahead;
+};
+
+INLINE void dots_part_as(enum at_elem type, int rt, const struct dots_part *p)
+{
+    const int kt = VL / rt;
+    const struct at_rows *k = p->k;
     int64_t bytes = k->stride * at_elem_size(type), padded = at_simd_round(k->width, 32);
     for (int64_t j = 0; j < k->n; j += kt) {
         const char *key = (const char *)k->base + j * bytes;
-        for (int64_t r = 0; r < rp; r += rt)
-            dots_tile(type, rt, st + j * rp + r, qd + r * padded, key, bytes, k->n - j, k->width);
-        if (ahead)
-            prefetch_rows(ahead, j, kt);
+        for (int64_t r = 0; r < p->rp; r += rt)
+            dots_tile(type, rt, p->st + j * p->rp + r, p->qd + r * padded, padded, key, bytes,
+                      k->n - j, p->d0, p->d1);
+        if (p->ahead)
+            prefetch_rows(p->ahead, j, kt);
     }
 }
 
-INLINE void dots_scores_of(enum at_elem type, float *st, const float *qd, int64_t rp,
-                           const struct at_rows *k, const struct at_rows *ahead)
+INLINE void dots_part_of(enum at_elem type, const struct dots_part *p)
 {
-    switch (rp < VL ? rp : VL) {
+    switch (p->rp < VL ? p->rp : VL) {
     case 1:
-        dots_scores_as(type, 1, st, qd, rp, k, ahead);
+        dots_part_as(type, 1, p);
         break;
     case 2:
-        dots_scores_as(type, 2, st, qd, rp, k, ahead);
+        dots_part_as(type, 2, p);
         break;
     case 4:
-        dots_scores_as(type, 4, st, qd, rp, k, ahead);
+        dots_part_as(type, 4, p);
         break;
 #if VL >= 8
     case 8:
-        dots_scores_as(type, 8, st, qd, rp, k, ahead);
+        dots_part_as(type, 8, p);
         break;
 #endif
 #if VL >= 16
     case 16:
-        dots_scores_as(type, 16, st, qd, rp, k, ahead);
+        dots_part_as(type, 16, p);
         break;
 #endif
+    }
+}
+
+static void dots_part(const struct dots_part *p)
+{
+    switch (p->k->type) {
+    case AT_ELEM_F16:
+        dots_part_of(AT_ELEM_F16, p);
+        break;
+    case AT_ELEM_BF16:
+        dots_part_of(AT_ELEM_BF16, p);
+        break;
+    case AT_ELEM_Q8_0:
+        dots_part_of(AT_ELEM_Q8_0, p);
+        break;
+    case AT_ELEM_Q4_0:
+        dots_part_of(AT_ELEM_Q4_0, p);
+        break;
+    case AT_ELEM_Q4_1:
+        dots_part_of(AT_ELEM_Q4_1, p);
+        break;
+    default:
+        dots_part_of(AT_ELEM_F32, p);
     }
 }
 
 static void dots_scores(float *st, const float *qd, int n, const struct at_rows *k,
                         const struct at_rows *ahead)
 {
-    int64_t rp = at_simd_dots_stride(n);
-    switch (k->type) {
-    case AT_ELEM_F16:
-        dots_scores_of(AT_ELEM_F16, st, qd, rp, k, ahead);
-        break;
-    case AT_ELEM_BF16:
-        dots_scores_of(AT_ELEM_BF16, st, qd, rp, k, ahead);
-        break;
-    case AT_ELEM_Q8_0:
-        dots_scores_of(AT_ELEM_Q8_0, st, qd, rp, k, ahead);
-        break;
-    case AT_ELEM_Q4_0:
-        dots_scores_of(AT_ELEM_Q4_0, st, qd, rp, k, ahead);
-        break;
-    case AT_ELEM_Q4_1:
-        dots_scores_of(AT_ELEM_Q4_1, st, qd, rp, k, ahead);
-        break;
-    default:
-        dots_scores_of(AT_ELEM_F32, st, qd, rp, k, ahead);
-    }
+    struct dots_part p = {st, qd, at_simd_dots_stride(n), 0, k->width, k, ahead};
+    dots_part(&p);
 }
 
 /* ---- softmax: the block is one run of vectors, whose lanes repeat the rows ---- */

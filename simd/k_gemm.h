@@ -8,6 +8,7 @@
 
 #include "k_dots.h"
 
+#define FEW_FLOATS 6144          /* of a few rows of a, that stay in L1 while b's rows pass */
 #define DEPTH 256                /* of k a slice; a multiple of 32: blocks are not split */
 #define WIDE (256 / R * R)       /* columns whose slice of b is packed at once */
 #define TALL (240 / TILE * TILE) /* rows whose slice of a is packed at once */
@@ -142,7 +143,7 @@ static void matmul_few(const struct at_matmul *mm, int64_t i0, int64_t i1, int64
                        float *scratch)
 {
     int n = (int)(i1 - i0);
-    int64_t rp = at_simd_dots_stride(n);
+    int64_t rp = at_simd_dots_stride(n), slice = FEW_FLOATS / at_simd_dots_stride((int)mm->m);
     const void *rows[DOTS_ROWS];
     float *x = scratch, *st = x + at_simd_dots_q_floats(n, mm->k), out[DOTS_KEYS];
     for (int r = 0; r < n; r++)
@@ -152,7 +153,10 @@ static void matmul_few(const struct at_matmul *mm, int64_t i0, int64_t i1, int64
         struct at_rows w = {(const char *)mm->b + j * mm->b_stride * at_elem_size(mm->b_type),
                             mm->b_stride, n1 - j < DOTS_KEYS ? n1 - j : DOTS_KEYS, mm->k,
                             mm->b_type};
-        dots_scores(st, x, n, &w, NULL);
+        for (int64_t k0 = 0; k0 < mm->k; k0 += slice) {
+            struct dots_part p = {st, x, rp, k0, k0 + slice < mm->k ? k0 + slice : mm->k, &w, NULL};
+            dots_part(&p);
+        }
         for (int r = 0; r < n; r++) {
             for (int64_t e = 0; e < w.n; e++)
                 out[e] = st[e * rp + r];

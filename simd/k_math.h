@@ -101,29 +101,38 @@ INLINE V vgelu(V x)
 /* ---- rows of any type --------------------------------------------------------------------------
  */
 
+INLINE int is_quantised(enum at_elem type)
+{
+    return type >= AT_ELEM_Q8_0;
+}
+
 INLINE const void *row_at(const struct at_rows *r, int64_t j)
 {
     return (const char *)r->base + j * r->stride * at_elem_size(r->type);
 }
 INLINE int64_t row_bytes(const struct at_rows *r)
 {
-    int64_t n = r->type >= AT_ELEM_Q8_0 ? (r->width + 31) / 32 : r->width;
+    int64_t n = is_quantised(r->type) ? (r->width + 31) / 32 : r->width;
     return n * at_elem_size(r->type);
 }
 
-INLINE V load_q8_0(const struct at_q8_0 *b, int64_t e)
+/* The 32 elements of a block of a quantised row. */
+INLINE void load_block(enum at_elem type, V w[32 / VL], const void *row, int64_t block)
 {
-    return vmul(vset(half_to_float(b->d)), vload_i8(b->q + e));
-}
-INLINE V load_q4_0(const struct at_q4_0 *b, int64_t e)
-{
-    V q = e < 16 ? vload_low4(b->q + e) : vload_high4(b->q + e - 16);
-    return vmul(vset(half_to_float(b->d)), vsub(q, vset(8.0f)));
-}
-INLINE V load_q4_1(const struct at_q4_1 *b, int64_t e)
-{
-    V q = e < 16 ? vload_low4(b->q + e) : vload_high4(b->q + e - 16);
-    return vfma(vset(half_to_float(b->d)), q, vset(half_to_float(b->m)));
+    if (type == AT_ELEM_Q8_0) {
+        const struct at_q8_0 *b = (const struct at_q8_0 *)row + block;
+        V d = vset_f16(&b->d);
+#pragma GCC unroll 8
+        for (int e = 0; e < 32; e += VL)
+            w[e / VL] = vmul(d, vload_i8(b->q + e));
+    } else if (type == AT_ELEM_Q4_0) {
+        const struct at_q4_0 *b = (const struct at_q4_0 *)row + block;
+        V d = vset_f16(&b->d);
+        vload_q4(w, b->q, d, vmul(d, vset(-8.0f)));
+    } else {
+        const struct at_q4_1 *b = (const struct at_q4_1 *)row + block;
+        vload_q4(w, b->q, vset_f16(&b->d), vset_f16(&b->m));
+    }
 }
 
 /* Elements d .. d + VL of a row; d is a multiple of VL.  type is a constant where this is inlined.
@@ -135,14 +144,12 @@ INLINE V load_as(enum at_elem type, const void *row, int64_t d)
         return vload_f16((const uint16_t *)row + d);
     case AT_ELEM_BF16:
         return vload_bf16((const uint16_t *)row + d);
-    case AT_ELEM_Q8_0:
-        return load_q8_0((const struct at_q8_0 *)row + d / 32, d % 32);
-    case AT_ELEM_Q4_0:
-        return load_q4_0((const struct at_q4_0 *)row + d / 32, d % 32);
-    case AT_ELEM_Q4_1:
-        return load_q4_1((const struct at_q4_1 *)row + d / 32, d % 32);
-    default:
+    case AT_ELEM_F32:
         return vload((const float *)row + d);
+    default:
+        V w[32 / VL];
+        load_block(type, w, row, d / 32);
+        return w[d % 32 / VL];
     }
 }
 
@@ -185,6 +192,13 @@ INLINE void store_as_n(enum at_elem type, void *row, int64_t d, V v, int n)
 INLINE void row_to_float(enum at_elem type, float *y, const void *x, int64_t n)
 {
     int64_t d = 0;
+    for (; is_quantised(type) && d + 32 <= n; d += 32) {
+        V w[32 / VL];
+        load_block(type, w, x, d / 32);
+#pragma GCC unroll 8
+        for (int e = 0; e < 32; e += VL)
+            vstore(y + d + e, w[e / VL]);
+    }
     for (; d + VL <= n; d += VL)
         vstore(y + d, load_as(type, x, d));
     if (d < n)

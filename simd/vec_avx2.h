@@ -190,19 +190,19 @@ INLINE V vload_i8(const int8_t *p)
     __m128i b = _mm_loadl_epi64((const __m128i *)(const void *)p);
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b));
 }
-INLINE V vload_low4(const uint8_t *p)
+INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
 {
-    __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
-    return _mm256_cvtepi32_ps(_mm256_and_si256(b, _mm256_set1_epi32(15)));
+#pragma GCC unroll 2
+    for (int e = 0; e < 16; e += VL) {
+        __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(q + e)));
+        __m256i low = _mm256_and_si256(b, _mm256_set1_epi32(15)), high = _mm256_srli_epi32(b, 4);
+        w[e / VL] = vfma(_mm256_cvtepi32_ps(low), d, m);
+        w[(e + 16) / VL] = vfma(_mm256_cvtepi32_ps(high), d, m);
+    }
 }
-INLINE V vload_high4(const uint8_t *p)
+INLINE V vset_f16(const uint16_t *p)
 {
-    __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
-    return _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4));
-}
-INLINE float half_to_float(uint16_t h)
-{
-    return _cvtsh_ss(h);
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)*p));
 }
 INLINE void vprefetch(const void *p)
 {

@@ -204,19 +204,18 @@ INLINE V vload_i8(const int8_t *p)
     return _mm512_cvtepi32_ps(
         _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
-INLINE V vload_low4(const uint8_t *p)
+/* The 16 values that a block can have are a vector: a nibble looks its value up. */
+INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
 {
-    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    return _mm512_cvtepi32_ps(_mm512_and_si512(b, _mm512_set1_epi32(15)));
+    V steps = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    V values = vfma(steps, d, m);
+    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)q));
+    w[0] = _mm512_permutexvar_ps(b, values); /* which reads four bits of each index */
+    w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(b, 4), values);
 }
-INLINE V vload_high4(const uint8_t *p)
+INLINE V vset_f16(const uint16_t *p)
 {
-    __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    return _mm512_cvtepi32_ps(_mm512_srli_epi32(b, 4));
-}
-INLINE float half_to_float(uint16_t h)
-{
-    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+    return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p));
 }
 INLINE void vprefetch(const void *p)
 {

@@ -176,17 +176,18 @@ INLINE V vload_i8(const int8_t *p)
     int32x4_t b = vreinterpretq_s32_u32(load_bytes(p));
     return vcvtq_f32_s32(vshrq_n_s32(vshlq_n_s32(b, 24), 24));
 }
-INLINE V vload_low4(const uint8_t *p)
+INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
 {
-    return vcvtq_f32_u32(vandq_u32(load_bytes(p), vdupq_n_u32(15)));
+#pragma GCC unroll 4
+    for (int e = 0; e < 16; e += VL) {
+        uint32x4_t b = load_bytes(q + e);
+        w[e / VL] = vfma(vcvtq_f32_u32(vandq_u32(b, vdupq_n_u32(15))), d, m);
+        w[(e + 16) / VL] = vfma(vcvtq_f32_u32(vshrq_n_u32(b, 4)), d, m);
+    }
 }
-INLINE V vload_high4(const uint8_t *p)
+INLINE V vset_f16(const uint16_t *p)
 {
-    return vcvtq_f32_u32(vshrq_n_u32(load_bytes(p), 4));
-}
-INLINE float half_to_float(uint16_t h)
-{
-    return at_half_to_float(h);
+    return vset(at_half_to_float(*p));
 }
 INLINE void vprefetch(const void *p)
 {

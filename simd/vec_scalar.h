@@ -174,17 +174,21 @@ INLINE V vload_i8(const int8_t *p) /* VL small integers as floats */
 {
     return (V){p[0], p[1], p[2], p[3]};
 }
-INLINE V vload_low4(const uint8_t *p) /* VL low nibbles as floats */
+/* 32 nibbles times d plus m, the low ones first, to the 32 / VL vectors of w. */
+INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
 {
-    return (V){(float)(p[0] & 15), (float)(p[1] & 15), (float)(p[2] & 15), (float)(p[3] & 15)};
+    for (int e = 0; e < 16; e += VL) {
+        V low = {(float)(q[e] & 15), (float)(q[e + 1] & 15), (float)(q[e + 2] & 15),
+                 (float)(q[e + 3] & 15)};
+        V high = {(float)(q[e] >> 4), (float)(q[e + 1] >> 4), (float)(q[e + 2] >> 4),
+                  (float)(q[e + 3] >> 4)};
+        w[e / VL] = vfma(low, d, m);
+        w[(e + 16) / VL] = vfma(high, d, m);
+    }
 }
-INLINE V vload_high4(const uint8_t *p)
+INLINE V vset_f16(const uint16_t *p) /* one f16 in all lanes */
 {
-    return (V){(float)(p[0] >> 4), (float)(p[1] >> 4), (float)(p[2] >> 4), (float)(p[3] >> 4)};
-}
-INLINE float half_to_float(uint16_t h)
-{
-    return at_half_to_float(h);
+    return vset(at_half_to_float(*p));
 }
 INLINE void vprefetch(const void *p)
 {
