@@ -32,32 +32,33 @@ static double from_i64(int64_t v)
 /* At most a block of elements, as doubles. */
 static void get(attend_type type, const void *src, int64_t at, double *x, int64_t n, bool to_f64)
 {
+    const char *blocks = (const char *)src + at / AT_QUANT_BLOCK * (int64_t)attend_type_size(type);
     float y[AT_QUANT_BLOCK];
-    if (is_quantised(type))
-        at_element_from_blocks(
-            type, (const char *)src + at / AT_QUANT_BLOCK * (int64_t)attend_type_size(type), y, n);
-    for (int64_t k = 0; k < n; k++) {
-        if (is_quantised(type))
+    if (is_quantised(type)) {
+        at_element_from_blocks(type, blocks, y, n);
+        for (int64_t k = 0; k < n; k++)
             x[k] = (double)y[k];
-        else if (type == ATTEND_I64 && !to_f64)
+    } else if (type == ATTEND_I64 && !to_f64) {
+        for (int64_t k = 0; k < n; k++)
             x[k] = from_i64(((const int64_t *)src)[at + k]);
-        else
+    } else {
+        for (int64_t k = 0; k < n; k++)
             x[k] = at_element_get(type, src, at + k);
     }
 }
 
 static void set(attend_type type, void *dst, int64_t at, const double *x, int64_t n)
 {
+    char *blocks = (char *)dst + at / AT_QUANT_BLOCK * (int64_t)attend_type_size(type);
     float y[AT_QUANT_BLOCK];
-    for (int64_t k = 0; k < n; k++) {
-        if (is_quantised(type))
+    if (is_quantised(type)) {
+        for (int64_t k = 0; k < n; k++)
             y[k] = (float)x[k];
-        else
+        at_element_to_blocks(type, blocks, y, n);
+    } else {
+        for (int64_t k = 0; k < n; k++)
             at_element_set(type, dst, at + k, x[k]);
     }
-    if (is_quantised(type))
-        at_element_to_blocks(
-            type, (char *)dst + at / AT_QUANT_BLOCK * (int64_t)attend_type_size(type), y, n);
 }
 
 int attend_convert(attend_type dst_type, void *dst, attend_type src_type, const void *src,
