@@ -45,21 +45,26 @@ static int lanes_of(const struct at_attn *a)
 
 struct extent {
     int64_t seqs, rows, keys, groups, ratio, dk, dv;
+    bool packed_rows, packed_keys;
 };
 
 static struct extent extents(const attend_plan *plan, const struct at_step *s)
 {
     const attend_graph *g = plan->graph;
     const struct at_tensor *q = &g->tensor[s->in[AT_IN_Q]], *k = &g->tensor[s->in[AT_IN_K]];
-    bool packed = q->rank == 3;
-    int row = packed ? 0 : 2, head = 1;
-    struct extent e = {.seqs = at_attn_max_seqs(plan, s),
-                       .rows = at_plan_range(plan, s->rows, s->in[AT_IN_Q], row).max,
-                       .keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], row).max,
-                       .groups = k->shape[head],
-                       .ratio = q->shape[head] / k->shape[head],
-                       .dk = q->shape[q->rank - 1],
-                       .dv = g->tensor[s->in[AT_IN_V]].shape[q->rank - 1]};
+    int head = 1;
+    struct extent e = {
+        .seqs = at_attn_max_seqs(plan, s),
+        .rows = at_plan_range(plan, s->rows, s->in[AT_IN_Q], q->rank == 3 ? 0 : 2).max,
+        .keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], k->rank == 3 ? 0 : 2).max,
+        .groups = k->shape[head],
+        .ratio = q->shape[head] / k->shape[head],
+        .dk = q->shape[q->rank - 1],
+        .dv = g->tensor[s->in[AT_IN_V]].shape[k->rank - 1],
+        .packed_rows = q->rank == 3,
+        .packed_keys = k->rank == 3};
+    if (s->in[AT_IN_TABLE] >= 0) /* k is a pool of pages */
+        e.keys *= at_plan_range(plan, s->rows, s->in[AT_IN_TABLE], 1).max;
     return e;
 }
 
@@ -75,28 +80,27 @@ static int64_t partial_floats(const struct at_simd *t, const struct extent *e)
 
 /* Sequences times the most chunks that one has; packed keys are shared out, so each sequence adds at
  * most one chunk that is not full. */
-static int64_t most_chunks(const struct extent *e, const struct at_simd *t, bool packed)
+static int64_t most_chunks(const struct extent *e, const struct at_simd *t)
 {
     int64_t chunks = at_max(1, at_ceil_div(e->keys, chunk_length(t, e->keys)));
-    return packed ? chunks + e->seqs : chunks * e->seqs;
+    return e->packed_keys ? chunks + e->seqs : chunks * e->seqs;
 }
 
-static int64_t most_panels(const struct extent *e, const struct at_simd *t, bool packed)
+static int64_t most_panels(const struct extent *e, const struct at_simd *t)
 {
     int64_t panels = at_ceil_div(e->rows * e->ratio, t->rows_per_panel);
-    return packed ? panels + e->seqs : panels * e->seqs;
+    return e->packed_rows ? panels + e->seqs : panels * e->seqs;
 }
 
 static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     const struct at_simd *t = at_cpu_kernels(s);
     struct extent x = extents(plan, s);
-    bool packed = s->in[AT_IN_Q_LENS] >= 0;
     int64_t panel = MAX_PANELS * (at_simd_q_floats(t, x.dk) + at_simd_state_floats(t, x.dv)) +
                     at_simd_block_floats(t) + at_simd_k_floats(t, x.dk) + at_simd_v_floats(t, x.dv);
     int64_t dots = at_simd_dots_q_floats(t->dots_rows, x.dk) +
                    at_simd_dots_block_floats(t, t->dots_rows) + partial_floats(t, &x);
-    int64_t chunks = most_chunks(&x, t, packed), panels = most_panels(&x, t, packed);
+    int64_t chunks = most_chunks(&x, t), panels = most_panels(&x, t);
     s->scratch = at_max(panel, dots) * (int64_t)sizeof(float);
     int64_t items = at_mul_size(at_max(chunks + panels, 1), x.groups);
     int64_t partial = at_mul_size(at_mul_size(chunks, x.groups),
@@ -136,8 +140,7 @@ static struct schedule *lay_out(const struct attend_exec *x, const struct at_ste
 {
     struct extent e = extents(x->plan, s);
     const struct at_simd *t = at_cpu_kernels(s);
-    bool packed = s->in[AT_IN_Q_LENS] >= 0;
-    int64_t items = at_max(most_chunks(&e, t, packed) + most_panels(&e, t, packed), 1) * e.groups;
+    int64_t items = at_max(most_chunks(&e, t) + most_panels(&e, t), 1) * e.groups;
     char *p = at_step_state(x, s);
     struct schedule *d = carve(&p, sizeof *d);
     d->seq = carve(&p, e.seqs * (int64_t)sizeof *d->seq);
@@ -295,16 +298,19 @@ static void store_lse(const struct lanes *l, const struct at_attn *a, const stru
                                           (q->q0 + l->i[r]) * a->lse.stride[2]) = lse[r];
 }
 
-/* Keys [j0, j1) of group g as rows for the block functions. */
-static struct at_rows key_rows(const struct at_view *v, const struct at_seq *q, int64_t g, int64_t j0,
-                               int64_t j1)
+/* Keys of group g from j0 on, at most up to j1, as rows for the block functions: as many as follow each
+ * other in memory, all of them unless they are paged. */
+static struct at_rows key_rows(const struct at_attn *a, const struct at_view *v, const struct item *w,
+                               int64_t j0, int64_t j1)
 {
-    return (struct at_rows){
-        .base = at_view_at(v, q->kb * v->stride[0] + g * v->stride[1] + (q->k0 + j0) * v->stride[2]),
-        .stride = v->stride[2],
-        .n = j1 - j0,
-        .width = v->shape[3],
-        .type = (enum at_elem)at_cpu_elem(v->type)};
+    struct at_rows rows = {
+        .stride = v->stride[2], .width = v->shape[3], .type = (enum at_elem)at_cpu_elem(v->type)};
+    int64_t entry, row;
+    if (j0 >= j1)
+        return rows;
+    rows.n = at_min(j1 - j0, at_key_place(a, &a->seq[w->seq], j0, &entry, &row));
+    rows.base = at_view_at(v, entry * v->stride[0] + w->group * v->stride[1] + row * v->stride[2]);
+    return rows;
 }
 
 /* ---- what is done to scores between `scores` and `softmax_step` ---- */
@@ -463,6 +469,35 @@ static void finish_panel(const struct panels *p, const struct lanes *l, int pane
         store_lse(l, a, &p->d->seq[p->w->seq], lse);
 }
 
+/* Keys [from, to) as f32 rows, of which the returned base is that of key j0: in place where they lie so,
+ * or packed. */
+static struct at_rows block_keys(const struct panels *p, int64_t j0, int64_t from, int64_t to)
+{
+    const struct at_attn *a = &p->d->a;
+    struct at_rows k = key_rows(a, &a->k, p->w, from, to);
+    if (k.type != AT_ELEM_F32 || k.n < to - from) {
+        for (int64_t j = from; j < to; j += k.n) {
+            k = key_rows(a, &a->k, p->w, j, to);
+            p->t->pack_k(p->k + (j - from) * a->dk, &k);
+        }
+        k = (struct at_rows){p->k, a->dk, to - from, a->dk, AT_ELEM_F32};
+    }
+    k.base = (const float *)k.base - (from - j0) * k.stride;
+    return k;
+}
+
+static int block_values(const struct panels *p, int64_t j0, int64_t from, int64_t to)
+{
+    const struct at_attn *a = &p->d->a;
+    struct at_rows v;
+    int odd = 0;
+    for (int64_t j = from; j < to; j += v.n) {
+        v = key_rows(a, &a->v, p->w, j, to);
+        odd |= p->t->pack_v(p->v, j - j0, &v, NULL);
+    }
+    return odd;
+}
+
 static void run_panels(const struct panels *p)
 {
     const struct at_simd *t = p->t;
@@ -484,14 +519,8 @@ static void run_panels(const struct panels *p)
     int64_t size = t->keys_per_block;
     for (int64_t j0 = all.first / size * size; j0 < all.end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
-        struct at_rows k = key_rows(&a->k, q, w->group, from, to);
-        struct at_rows v = key_rows(&a->v, q, w->group, from, to);
-        if (k.type != AT_ELEM_F32) {
-            t->pack_k(p->k, &k);
-            k = (struct at_rows){p->k, k.width, k.n, k.width, AT_ELEM_F32};
-        }
-        k.base = (const float *)k.base - (from - j0) * k.stride; /* of key j0, which is not read */
-        int odd = t->pack_v(p->v, from - j0, &v, NULL);
+        struct at_rows k = block_keys(p, j0, from, to);
+        int odd = block_values(p, j0, from, to);
         for (int i = 0; i < n; i++)
             panel_block(p, &lanes[i], i, &k, odd, j0, to);
     }
@@ -519,6 +548,29 @@ static bool hides(const struct lanes *l, int64_t j0, int64_t j1)
     return false;
 }
 
+/* One block of keys [from, to), `end` the last of the chunk; pages are read one after the other. */
+static void chunk_block(const struct at_simd *t, const struct schedule *d, const struct item *w,
+                        const struct lanes *l, const float *qd, float *st, float *state, int64_t from,
+                        int64_t to, int64_t end)
+{
+    const struct at_attn *a = &d->a;
+    bool hidden = edits_scores(a) || hides(l, from, to);
+    struct at_rows k, v;
+    for (int64_t j = from; j < to; j += k.n) {
+        k = key_rows(a, &a->k, w, j, to);
+        v = key_rows(a, &a->v, w, j, to);
+        t->dots_scores(st + (j - from) * l->stride, qd, l->n, &k, &v);
+    }
+    if (hidden)
+        edit_scores(t, d, w, l, st, from, to);
+    t->dots_softmax_step(st, to - from, l->n, state, a->dv);
+    for (int64_t j = from; j < to; j += v.n) {
+        v = key_rows(a, &a->v, w, j, to);
+        k = key_rows(a, &a->k, w, j + v.n, at_min(j + v.n + t->dots_keys, end));
+        t->dots_accumulate(state, l->n, st + (j - from) * l->stride, &v, hidden, k.n > 0 ? &k : NULL);
+    }
+}
+
 static void run_chunk(const struct at_simd *t, const struct schedule *d, const struct item *w,
                       float *state, float *scratch)
 {
@@ -527,24 +579,14 @@ static void run_chunk(const struct at_simd *t, const struct schedule *d, const s
     struct lanes l;
     int n = dots_lanes(&l, d, w);
     float *qd = scratch, *st = qd + at_simd_dots_q_floats(n, a->dk);
-    bool edits = edits_scores(a);
     memset(state, 0, (size_t)at_simd_dots_state_floats(n, a->dv) * sizeof(float));
     t->dots_pack_q(qd, l.q, n, (enum at_elem)at_cpu_elem(a->q.type), a->dk, a->scale * LOG2E);
     struct at_keys all = at_key_range(&a->visible, q, 0, q->nq);
     int64_t begin = w->first * d->chunk, end = at_min(all.end, begin + d->chunk), size = t->dots_keys;
     for (int64_t j0 = begin; j0 < end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, end);
-        if (from >= to)
-            continue;
-        struct at_rows k = key_rows(&a->k, q, w->group, from, to);
-        struct at_rows v = key_rows(&a->v, q, w->group, from, to);
-        struct at_rows next = key_rows(&a->k, q, w->group, to, at_min(to + size, end));
-        bool hidden = edits || hides(&l, from, to);
-        t->dots_scores(st, qd, n, &k, &v);
-        if (hidden)
-            edit_scores(t, d, w, &l, st, from, to);
-        t->dots_softmax_step(st, to - from, n, state, a->dv);
-        t->dots_accumulate(state, n, st, &v, hidden, next.n > 0 ? &next : NULL);
+        if (from < to)
+            chunk_block(t, d, w, &l, qd, st, state, from, to, end);
     }
 }
 

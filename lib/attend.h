@@ -356,13 +356,22 @@ typedef struct attend_attention_opts {
     attend_tensor sinks;   /* f32 (H): logits */
     attend_tensor q_lens;  /* int32 (N + 1), exclusive prefix sums: packed sequences, q (T, H, D) */
     attend_tensor kv_lens; /* int32 (N + 1): of k and v, (T, G, D); both or neither */
+    attend_tensor block_table; /* int32 (B, pages of a sequence): k and v are paged, below */
 } attend_attention_opts;
 ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
 
 /* q (B, H, Sq, Dqk), k (B, G, Skv, Dqk), v (B, G, Skv, Dv) -> f32 (B, H, Sq, Dv).  H % G == 0 and
  * head h reads group h / (H / G).  1 <= Dqk, Dv <= 576.  Types f32, f16, bf16; k and v of one type.
  * opts NULL: the defaults.  lse, where not NULL, receives f32 (B, H, Sq) (packed: (H, T)), natural
- * logarithm. */
+ * logarithm.
+ *
+ * k and v may also be q8_0 or q4_0, read as their dequantised values.
+ *
+ * Paged: with block_table, k is a pool (P, G, page, Dqk) and v (P, G, page, Dv), and key j of sequence b
+ * is row j % page of pool entry block_table[b, j / page].  kv_used must be given.  Entries that no visible
+ * key needs are not looked at; one that is needed must be in [0, P).  A cache of one page per sequence is
+ * contiguous; a ring is a table whose entries come again, under a window that has left them.  q may be
+ * packed (q_lens alone). */
 ATTEND_API attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_tensor k,
                                                 attend_tensor v, const attend_attention_opts *opts,
                                                 attend_tensor *lse);

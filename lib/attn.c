@@ -124,16 +124,16 @@ static int dense_seqs(struct at_attn *a, int64_t nk, struct at_seq *seq)
     return 0;
 }
 
-static int packed_seqs(const struct resolve *r, struct at_attn *a, struct at_seq *seq)
+static int packed_seqs(const struct resolve *r, struct at_attn *a, int64_t nk, struct at_seq *seq)
 {
     const struct at_view *ql = at_in(r->x, r->s, AT_IN_Q_LENS);
     const struct at_view *kl = at_in(r->x, r->s, AT_IN_KV_LENS);
     int status = check_sums(r, ql, "q_lens", a->q.shape[2]);
-    if (status == 0)
+    if (status == 0 && kl)
         status = check_sums(r, kl, "kv_lens", a->k.shape[2]);
     if (status < 0)
         return status;
-    if (ql->shape[0] != kl->shape[0])
+    if (kl && ql->shape[0] != kl->shape[0])
         return at_fail(&r->x->err, ATTEND_EINVAL,
                        "%s: q_lens has %lld entries but kv_lens has %lld", r->label,
                        (long long)ql->shape[0], (long long)kl->shape[0]);
@@ -141,18 +141,10 @@ static int packed_seqs(const struct resolve *r, struct at_attn *a, struct at_seq
     for (int64_t n = 0; n < a->nseq; n++)
         seq[n] = (struct at_seq){.q0 = entry(ql, n),
                                  .nq = entry(ql, n + 1) - entry(ql, n),
-                                 .k0 = entry(kl, n),
-                                 .nk = entry(kl, n + 1) - entry(kl, n)};
+                                 .kb = kl ? 0 : n,
+                                 .k0 = kl ? entry(kl, n) : 0,
+                                 .nk = kl ? entry(kl, n + 1) - entry(kl, n) : nk};
     return 0;
-}
-
-/* Rows of q past the last sequence belong to none: they see nothing, and are written. */
-static void unused_rows(struct at_attn *a, struct at_seq *seq)
-{
-    const struct at_seq *last = a->nseq > 0 ? &seq[a->nseq - 1] : NULL;
-    int64_t used = last ? last->q0 + last->nq : 0;
-    if (used < a->q.shape[2])
-        seq[a->nseq++] = (struct at_seq){.q0 = used, .nq = a->q.shape[2] - used};
 }
 
 static int check_count(const struct resolve *r, const struct at_view *v, const char *name,
@@ -162,6 +154,33 @@ static int check_count(const struct resolve *r, const struct at_view *v, const c
         return 0;
     return at_fail(&r->x->err, ATTEND_EINVAL, "%s: %s has %lld entries for %lld sequences",
                    r->label, name, (long long)v->shape[0], (long long)nseq);
+}
+
+/* The pages that visible keys need are in the pool. */
+static int check_table(const struct resolve *r, const struct at_attn *a, const struct at_seq *seq)
+{
+    int status = check_count(r, at_in(r->x, r->s, AT_IN_TABLE), "block_table", a->nseq);
+    for (int64_t n = 0; status == 0 && n < a->nseq; n++) {
+        struct at_keys keys = at_key_range(&a->visible, &seq[n], 0, seq[n].nq);
+        for (int64_t p = keys.first / a->page; p * a->page < keys.end; p++) {
+            int64_t page = a->table[seq[n].kb * a->table_stride + p];
+            if (page < 0 || page >= a->k.shape[0])
+                return at_fail(&r->x->err, ATTEND_EINVAL,
+                               "%s: block_table[%lld, %lld] is %lld, outside the pool of %lld pages",
+                               r->label, (long long)n, (long long)p, (long long)page,
+                               (long long)a->k.shape[0]);
+        }
+    }
+    return status;
+}
+
+/* Rows of q past the last sequence belong to none: they see nothing, and are written. */
+static void unused_rows(struct at_attn *a, struct at_seq *seq)
+{
+    const struct at_seq *last = a->nseq > 0 ? &seq[a->nseq - 1] : NULL;
+    int64_t used = last ? last->q0 + last->nq : 0;
+    if (used < a->q.shape[2])
+        seq[a->nseq++] = (struct at_seq){.q0 = used, .nq = a->q.shape[2] - used};
 }
 
 static int use_lengths(const struct resolve *r, const struct at_attn *a, struct at_seq *seq)
@@ -227,11 +246,13 @@ static int check_mask(const struct resolve *r, const struct at_attn *a, const st
 static int resolve_seqs(const struct resolve *r, struct at_attn *a, bool packed, int64_t nk,
                         struct at_seq *seq)
 {
-    int status = packed ? packed_seqs(r, a, seq) : dense_seqs(a, nk, seq);
+    int status = packed ? packed_seqs(r, a, nk, seq) : dense_seqs(a, nk, seq);
     if (status == 0)
         status = use_lengths(r, a, seq);
     if (status == 0)
         status = use_offsets(r, a, seq);
+    if (status == 0 && a->table)
+        status = check_table(r, a, seq);
     if (status == 0)
         status = check_mask(r, a, &a->bias, packed ? 0 : nk);
     if (status == 0)
@@ -247,13 +268,14 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
     struct resolve r = {.x = x, .s = s};
     label(&r);
     const struct at_attention *p = &s->p->attention;
+    const struct at_view *table = at_in(x, s, AT_IN_TABLE);
     bool packed = at_in(x, s, AT_IN_Q_LENS) != NULL;
 
     *a = (struct at_attn){
         .visible = p->visible, .scale = p->scale, .softcap = p->softcap, .seq = seq};
     a->q = rows4(at_in(x, s, AT_IN_Q), packed);
-    a->k = rows4(at_in(x, s, AT_IN_K), packed);
-    a->v = rows4(at_in(x, s, AT_IN_V), packed);
+    a->k = rows4(at_in(x, s, AT_IN_K), packed && !table);
+    a->v = rows4(at_in(x, s, AT_IN_V), packed && !table);
     a->o = rows4(at_out(x, s, 0), packed);
     a->lse = lse3(at_out(x, s, 1));
     a->bias = rank4(at_in(x, s, AT_IN_BIAS));
@@ -269,6 +291,14 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
     if (status == 0)
         status = per_head(&r, AT_IN_SINKS, &a->sinks);
     int64_t nk = s->op == AT_MASK ? a->q.shape[3] : a->k.shape[2];
+    if (table) {
+        a->table = table->data;
+        a->table_stride = table->stride[0];
+        a->page = nk;
+        nk *= table->shape[1];
+        if (status == 0 && table->shape[1] > 1 && table->stride[1] != 1)
+            status = refuse(&r, "a row of block_table must be contiguous");
+    }
     return status < 0 ? status : resolve_seqs(&r, a, packed, nk, seq);
 }
 

@@ -111,6 +111,7 @@ enum at_attention_in {
     AT_IN_SINKS,
     AT_IN_Q_LENS,
     AT_IN_KV_LENS,
+    AT_IN_TABLE,
     AT_IN_COUNT
 };
 
@@ -308,7 +309,22 @@ struct at_attn {
     const float *alibi, *sinks;      /* [nh] */
     int64_t nseq;
     const struct at_seq *seq;
+    const int32_t *table; /* paged: k and v are (P, G, page, D); entry kb * table_stride + j / page */
+    int64_t table_stride, page;
 };
+/* Where key j of a sequence lies in k and v: the index of axis 0 and of axis 2.  Returns how many keys
+ * from j on follow each other there. */
+static inline int64_t at_key_place(const struct at_attn *a, const struct at_seq *s, int64_t j,
+                                   int64_t *entry, int64_t *row)
+{
+    *entry = s->kb;
+    *row = s->k0 + j;
+    if (!a->table)
+        return s->nk - j;
+    *entry = a->table[s->kb * a->table_stride + j / a->page];
+    *row = j % a->page;
+    return at_min(a->page - *row, s->nk - j);
+}
 /* Fills a from the bound tensors of s; seq has room for at_attn_max_seqs.  Checks lengths, prefix
  * sums and offsets.  Also serves AT_MASK, where q is the scores. */
 int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn *a,

@@ -921,46 +921,75 @@ static int head_vector(attend_graph *g, struct at_node *n, int k, int64_t heads,
                : 0;
 }
 
+/* Keys by pages: a sequence has as many as its row of the table can name. */
+static int check_pages(attend_graph *g, struct at_node *n, bool packed, int64_t *scores)
+{
+    const struct at_tensor *table = input(g, n, AT_IN_TABLE);
+    int64_t page = scores[3];
+    if (want_type(g, n, AT_IN_TABLE, ATTEND_I32, "block_table") < 0)
+        return -1;
+    if (table->rank != 2 || (!packed && table->shape[0] != scores[0]))
+        return misfit(g, n, table, input(g, n, AT_IN_Q), "wants a block_table (B, pages)");
+    if (n->in[AT_IN_KV_USED] < 0)
+        return at_graph_fail(g, n, ATTEND_EINVAL, "block_table is given without kv_used");
+    if (page < 1)
+        return at_graph_fail(g, n, ATTEND_EINVAL, "pages hold %lld keys, wants 1 or more",
+                             (long long)page);
+    scores[3] = at_graph_form(g, table->shape[1], page, 0);
+    return g->err.status;
+}
+
 static int infer_attention(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     (void)shape;
     const struct at_tensor *q = input(g, n, AT_IN_Q), *k = input(g, n, AT_IN_K),
                            *v = input(g, n, AT_IN_V);
-    bool packed = n->in[AT_IN_Q_LENS] >= 0;
-    int rank = packed ? 3 : 4, heads = 1, row = packed ? 0 : 2, last = rank - 1;
-    if (packed != (n->in[AT_IN_KV_LENS] >= 0))
-        return at_graph_fail(g, n, ATTEND_EINVAL, "only one of q_lens and kv_lens is given");
-    for (int i = AT_IN_Q; i <= AT_IN_V; i++)
-        if (want_float(g, n, i, 0) < 0)
-            return -1;
-    if (q->rank != rank || k->rank != rank || v->rank != rank)
+    bool packed = n->in[AT_IN_Q_LENS] >= 0, paged = n->in[AT_IN_TABLE] >= 0;
+    int rank = packed ? 3 : 4, krank = packed && !paged ? 3 : 4, heads = 1, row = packed ? 0 : 2,
+        krow = krank == 3 ? 0 : 2, last = rank - 1;
+    if ((packed && !paged) != (n->in[AT_IN_KV_LENS] >= 0))
+        return at_graph_fail(g, n, ATTEND_EINVAL, "%s",
+                             paged ? "both kv_lens and block_table are given"
+                                   : "only one of q_lens and kv_lens is given");
+    if (want_float(g, n, AT_IN_Q, 0) < 0)
+        return -1;
+    if (!is_float(k->type) && k->type != ATTEND_Q8_0 && k->type != ATTEND_Q4_0)
+        return at_graph_fail(g, n, ATTEND_EINVAL, "k is %s, wants f32, f16, bf16, q8_0 or q4_0",
+                             attend_type_name(k->type));
+    if (q->rank != rank || k->rank != krank || v->rank != krank)
         return at_graph_fail(g, n, ATTEND_EINVAL, "q, k and v have ranks %d, %d and %d, want %s",
                              q->rank, k->rank, v->rank,
-                             packed ? "(T, H, D)" : "(B, H, S, D)");
+                             paged    ? "a pool (P, G, page, D)"
+                             : packed ? "(T, H, D)"
+                                      : "(B, H, S, D)");
     if (k->type != v->type)
         return at_graph_fail(g, n, ATTEND_EINVAL, "k is %s but v is %s", attend_type_name(k->type),
                              attend_type_name(v->type));
-    int64_t nh = q->shape[heads], ng = k->shape[heads], dk = q->shape[last], dv = v->shape[last];
-    if (dk != k->shape[last])
+    int64_t nh = q->shape[heads], ng = k->shape[heads], dk = q->shape[last],
+            dv = v->shape[krank - 1];
+    if (dk != k->shape[krank - 1])
         return at_graph_fail(g, n, ATTEND_EINVAL, "q has head size %lld but k has %lld", (long long)dk,
-                             (long long)k->shape[last]);
+                             (long long)k->shape[krank - 1]);
     if (dk < 1 || dk > AT_MAX_HEAD || dv < 1 || dv > AT_MAX_HEAD)
         return at_graph_fail(g, n, ATTEND_ELIMIT, "head sizes %lld and %lld, wants 1 to %d",
                              (long long)dk, (long long)dv, AT_MAX_HEAD);
-    if (v->shape[heads] != ng || v->shape[row] != k->shape[row] ||
-        (!packed && (k->shape[0] != q->shape[0] || v->shape[0] != q->shape[0])))
+    if (v->shape[heads] != ng || v->shape[krow] != k->shape[krow] || v->shape[0] != k->shape[0] ||
+        (!packed && !paged && k->shape[0] != q->shape[0]))
         return misfit(g, n, k, v, packed ? "wants k and v (T, G, D)"
                                          : "wants q, k and v of one batch, k and v of equal length");
     if (ng < 1 || nh < 1 || nh % ng)
         return at_graph_fail(g, n, ATTEND_EINVAL, "%lld query heads are not a multiple of %lld KV heads",
                              (long long)nh, (long long)ng);
-    int64_t scores[] = {packed ? -1 : q->shape[0], nh, q->shape[row], k->shape[row]};
+    int64_t scores[] = {packed ? -1 : q->shape[0], nh, q->shape[row], k->shape[krow]};
+    if (paged && check_pages(g, n, packed, scores) < 0)
+        return -1;
     if (head_vector(g, n, AT_IN_ALIBI, nh, "alibi") < 0 || head_vector(g, n, AT_IN_SINKS, nh, "sinks") < 0)
         return -1;
     if (packed) {
-        const struct at_tensor *a = input(g, n, AT_IN_Q_LENS), *b = input(g, n, AT_IN_KV_LENS);
+        int other = paged ? AT_IN_Q_LENS : AT_IN_KV_LENS;
+        const struct at_tensor *a = input(g, n, AT_IN_Q_LENS), *b = input(g, n, other);
         if (want_type(g, n, AT_IN_Q_LENS, ATTEND_I32, "q_lens") < 0 ||
-            want_type(g, n, AT_IN_KV_LENS, ATTEND_I32, "kv_lens") < 0)
+            want_type(g, n, other, ATTEND_I32, "kv_lens") < 0)
             return -1;
         if (a->rank != 1 || b->rank != 1 || a->shape[0] != b->shape[0] || a->shape[0] == 0)
             return misfit(g, n, a, b, "wants q_lens and kv_lens of N + 1 entries");
@@ -990,8 +1019,9 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
 static double flops_attention(const attend_graph *g, const struct at_node *n, const int64_t *sym)
 {
     const struct at_tensor *q = input(g, n, AT_IN_Q), *k = input(g, n, AT_IN_K);
-    bool packed = q->rank == 3;
-    double keys = (double)at_dim_eval(&g->dims, k->shape[packed ? 0 : 2], sym);
+    double keys = (double)at_dim_eval(&g->dims, k->shape[k->rank == 3 ? 0 : 2], sym);
+    if (n->in[AT_IN_TABLE] >= 0)
+        keys *= (double)at_dim_eval(&g->dims, input(g, n, AT_IN_TABLE)->shape[1], sym);
     double rows = product(g, n->in[AT_IN_Q], sym) / (double)q->shape[q->rank - 1];
     double d = (double)(q->shape[q->rank - 1] + g->tensor[n->out[0]].shape[q->rank - 1]);
     return 2 * rows * keys * d * (n->p.attention.visible.causal ? 0.5 : 1);
@@ -1004,7 +1034,8 @@ void attend_attention_opts_init(attend_attention_opts *opts)
                                     .alibi = attend_none(),
                                     .sinks = attend_none(),
                                     .q_lens = attend_none(),
-                                    .kv_lens = attend_none()};
+                                    .kv_lens = attend_none(),
+                                    .block_table = attend_none()};
     attend_mask_opts_init(&opts->mask);
 }
 
@@ -1028,6 +1059,7 @@ attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_te
     in[AT_IN_SINKS] = maybe(g, o.sinks, "sinks");
     in[AT_IN_Q_LENS] = maybe(g, o.q_lens, "q_lens");
     in[AT_IN_KV_LENS] = maybe(g, o.kv_lens, "kv_lens");
+    in[AT_IN_TABLE] = maybe(g, o.block_table, "block_table");
     mask_inputs(g, &o.mask, in, &p.attention.visible);
     p.attention.scale = o.scale;
     p.attention.softcap = o.softcap;

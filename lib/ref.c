@@ -563,12 +563,16 @@ void at_ref_row_begin(struct at_ref_row *r, const struct at_attn *a, int64_t n, 
 
 void at_ref_key(const struct at_ref_row *r, int64_t j, double *k)
 {
-    load_head(&r->a->k, r->seq->kb, r->g, r->seq->k0 + j, k);
+    int64_t entry, row;
+    at_key_place(r->a, r->seq, j, &entry, &row);
+    load_head(&r->a->k, entry, r->g, row, k);
 }
 
 void at_ref_value(const struct at_ref_row *r, int64_t j, double *v)
 {
-    load_head(&r->a->v, r->seq->kb, r->g, r->seq->k0 + j, v);
+    int64_t entry, row;
+    at_key_place(r->a, r->seq, j, &entry, &row);
+    load_head(&r->a->v, entry, r->g, row, v);
 }
 
 /* What bias and bool mask do to score [n, h, i, j]: a number to add, -inf where the key is hidden.
