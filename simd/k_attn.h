@@ -2,8 +2,8 @@
 /* Attention in the panel shape: lanes are packed rows, keys and channels are broadcast.  One
  * micro-kernel does both products: `contract` keeps TILE x R sums in registers.
  *
- * Packed layouts, private to this table: Q [dk][R]; V [ceil(dv / TILE)][keys_per_block][TILE];
- * state m[R], l[R], acc[dv][R]. */
+ * Packed layouts, private to this table: Q [dk][R]; V: for each tile of channels (see
+ * cut) [keys_per_block][width]; state m[R], l[R], acc[dv][R]. */
 #ifndef AT_K_ATTN_H
 #define AT_K_ATTN_H
 
@@ -14,15 +14,34 @@
 #define KEYS 192  /* keys_per_block: of weights, 192 R floats, stay in L1 */
 #define LAZY 24.f /* a score may pass its reference by this before the reference moves */
 
-/* CASE(n) for each number of keys that a last tile can have. */
+/* CASE(n) for each width of a tile. */
 #if TILE > 6
-#    define EACH_TAIL(CASE)                                                                        \
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11)
+#    define EACH_WIDTH(CASE)                                                                       \
+        CASE(1)                                                                                    \
+        CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
 #elif TILE > 4
-#    define EACH_TAIL(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5)
+#    define EACH_WIDTH(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #else
-#    define EACH_TAIL(CASE) CASE(1) CASE(2) CASE(3)
+#    define EACH_WIDTH(CASE) CASE(1) CASE(2) CASE(3) CASE(4)
 #endif
+
+/* n keys or channels are cut into tiles of nearly equal width, so that none is too narrow to hide
+ * the latency of its sums: first `wide` tiles of `width`, then `narrow` of width - 1. */
+struct tiles {
+    int width;
+    int64_t wide, narrow;
+};
+INLINE struct tiles cut(int64_t n)
+{
+    int64_t count = (n + TILE - 1) / TILE;
+    struct tiles t = {0, 0, 0};
+    if (count) {
+        t.width = (int)((n + count - 1) / count);
+        t.narrow = t.width * count - n;
+        t.wide = count - t.narrow;
+    }
+    return t;
+}
 
 /* z[x][lane] += sum over t < nt of a[t][lane] * b[x * bx + t * bt], in the order of t; nx is a
  * constant where this is inlined. */
@@ -107,20 +126,47 @@ static int finite_row(const float *x, int64_t n)
     return d == n || !vany(veq_bits(vand(vload_n(x + d, (int)(n - d)), all), all));
 }
 
+INLINE void copy_columns(int width, float *vp, const float *row, int64_t tiles)
+{
+    for (; tiles > 0; tiles--, vp += width * KEYS, row += width)
+        memcpy(vp, row, (size_t)width * sizeof *vp);
+}
+
+/* A row of f32 to row j of a packed block. */
+static void spread_row(float *vp, int64_t j, const float *row, int64_t dv)
+{
+    struct tiles t = cut(dv);
+    for (int half = 0; half < 2; half++) {
+        int width = half ? t.width - 1 : t.width;
+        int64_t tiles = half ? t.narrow : t.wide;
+        switch (tiles ? width : 0) {
+#define CASE(nx)                                                                                   \
+case nx:                                                                                           \
+    copy_columns(nx, vp + j * nx, row, tiles);                                                     \
+    break;
+            EACH_WIDTH(CASE)
+#undef CASE
+        }
+        vp += width * tiles * KEYS;
+        row += width * tiles;
+    }
+}
+
 static int pack_v(float *vp, int64_t j0, const struct at_rows *v, const uint8_t *hidden)
 {
-    float row[AT_SIMD_MAX_HEAD + TILE];
-    int64_t dv = v->width;
+    static const float zeros[AT_SIMD_MAX_HEAD];
+    float buffer[AT_SIMD_MAX_HEAD];
     int odd = 0;
     for (int64_t j = 0; j < v->n; j++) {
+        const float *row = row_at(v, j);
         if (hidden && hidden[j]) {
-            memset(row, 0, (size_t)dv * sizeof *row);
-        } else {
-            load_row(row, v->type, row_at(v, j), dv);
-            odd |= !finite_row(row, dv);
+            row = zeros;
+        } else if (v->type != AT_ELEM_F32) {
+            load_row(buffer, v->type, row, v->width);
+            row = buffer;
         }
-        for (int64_t d = 0; d < dv; d += TILE) /* past dv: what the row buffer holds, never used */
-            memcpy(vp + d * KEYS + (j0 + j) * TILE, row + d, TILE * sizeof *row);
+        odd |= !finite_row(row, v->width);
+        spread_row(vp, j0 + j, row, v->width);
     }
     return odd;
 }
@@ -147,17 +193,19 @@ INLINE void scores_tile(int nx, float *st, const float *qp, const float *k, int6
 static void scores(float *st, int64_t j0, const float *qp, const struct at_rows *k)
 {
     const float *key = k->base;
-    int64_t n = k->n;
+    struct tiles t = cut(k->n);
     st += j0 * R;
-    for (; n >= TILE; n -= TILE, st += TILE * R, key += TILE * k->stride)
-        scores_tile(TILE, st, qp, key, k->stride, k->width);
-    switch (n) {
+    for (int half = 0; half < 2; half++) {
+        int64_t tiles = half ? t.narrow : t.wide;
+        switch (tiles ? t.width - half : 0) {
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
-    scores_tile(nx, st, qp, key, k->stride, k->width);                                             \
+    for (; tiles > 0; tiles--, st += nx * R, key += nx * k->stride)                                \
+        scores_tile(nx, st, qp, key, k->stride, k->width);                                         \
     break;
-        EACH_TAIL(CASE)
+            EACH_WIDTH(CASE)
 #undef CASE
+        }
     }
 }
 
@@ -280,16 +328,18 @@ static void scores_softmax(float *st, int64_t j0, const float *qp, const struct 
                            float *state, int64_t dv)
 {
     const float *key = k->base;
-    int64_t j = j0, end = j0 + k->n;
-    for (; j + TILE <= end; j += TILE, key += TILE * k->stride)
-        softmax_tile(TILE, st, j, qp, key, k->stride, k->width, state, dv);
-    switch (end - j) {
+    struct tiles t = cut(k->n);
+    for (int half = 0; half < 2; half++) {
+        int64_t tiles = half ? t.narrow : t.wide;
+        switch (tiles ? t.width - half : 0) {
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
-    softmax_tile(nx, st, j, qp, key, k->stride, k->width, state, dv);                              \
+    for (; tiles > 0; tiles--, j0 += nx, key += nx * k->stride)                                    \
+        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv);                         \
     break;
-        EACH_TAIL(CASE)
+            EACH_WIDTH(CASE)
 #undef CASE
+        }
     }
 }
 
@@ -305,7 +355,7 @@ INLINE void accumulate_tile(int nx, float *acc, const float *st, const float *vp
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++)
             z[x][v] = vzero();
-    contract(nx, z, st, vp, 1, TILE, n);
+    contract(nx, z, st, vp, 1, nx, n);
 #pragma GCC unroll 16
     for (int x = 0; x < nx; x++)
 #pragma GCC unroll 4
@@ -313,17 +363,17 @@ INLINE void accumulate_tile(int nx, float *acc, const float *st, const float *vp
             vstore(acc + x * R + v * VL, vadd(vload(acc + x * R + v * VL), z[x][v]));
 }
 
-static void accumulate_exact(float *acc, int64_t dv, const float *st, const float *vp, int64_t n)
+/* Channel by channel, with a select for each weight. */
+static void accumulate_exact(int64_t width, float *acc, const float *st, const float *vp, int64_t n)
 {
-    for (int64_t d = 0; d < dv; d++)
+    for (int64_t x = 0; x < width; x++)
         for (int v = 0; v < NV; v++) {
-            const float *value = vp + d / TILE * TILE * KEYS + d % TILE;
             V sum = vzero();
             for (int64_t j = 0; j < n; j++) {
-                V p = vload(st + j * R + v * VL), pv = vmul(p, vset(value[j * TILE]));
+                V p = vload(st + j * R + v * VL), pv = vmul(p, vset(vp[j * width + x]));
                 sum = vadd(sum, vsel(veq_bits(p, vbits(0x80000000)), vzero(), pv));
             }
-            vstore(acc + d * R + v * VL, vadd(vload(acc + d * R + v * VL), sum));
+            vstore(acc + x * R + v * VL, vadd(vload(acc + x * R + v * VL), sum));
         }
 }
 
@@ -331,22 +381,21 @@ static void accumulate(float *state, int64_t dv, const float *st, const float *v
                        int64_t j1, int exact)
 {
     float *acc = state + 2 * R;
-    int64_t n = j1 - j0, d = 0;
+    struct tiles t = cut(dv);
     st += j0 * R;
-    vp += j0 * TILE;
-    if (exact) {
-        accumulate_exact(acc, dv, st, vp, n);
-        return;
-    }
-    for (; d + TILE <= dv; d += TILE)
-        accumulate_tile(TILE, acc + d * R, st, vp + d * KEYS, n);
-    switch (dv - d) {
+    for (int half = 0; half < 2; half++) {
+        int64_t width = t.width - half, tiles = half ? t.narrow : t.wide;
+        for (; exact && tiles > 0; tiles--, acc += width * R, vp += width * KEYS)
+            accumulate_exact(width, acc, st, vp + j0 * width, j1 - j0);
+        switch (tiles ? width : 0) {
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
-    accumulate_tile(nx, acc + d * R, st, vp + d * KEYS, n);                                        \
+    for (; tiles > 0; tiles--, acc += nx * R, vp += nx * KEYS)                                     \
+        accumulate_tile(nx, acc, st, vp + j0 * nx, j1 - j0);                                       \
     break;
-        EACH_TAIL(CASE)
+            EACH_WIDTH(CASE)
 #undef CASE
+        }
     }
 }
 

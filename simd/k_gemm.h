@@ -40,15 +40,18 @@ INLINE void product_tile(int nx, float *c, int64_t c_stride, int cols, int first
 static void product_rows(float *c, int64_t c_stride, int cols, int first, const float *bp,
                          const float *a, int64_t rows, int64_t depth)
 {
-    for (; rows >= TILE; rows -= TILE, a += TILE * depth, c += TILE * c_stride)
-        product_tile(TILE, c, c_stride, cols, first, bp, a, depth);
-    switch (rows) {
+    struct tiles t = cut(rows);
+    for (int half = 0; half < 2; half++) {
+        int64_t tiles = half ? t.narrow : t.wide;
+        switch (tiles ? t.width - half : 0) {
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
-    product_tile(nx, c, c_stride, cols, first, bp, a, depth);                                      \
+    for (; tiles > 0; tiles--, a += nx * depth, c += nx * c_stride)                                \
+        product_tile(nx, c, c_stride, cols, first, bp, a, depth);                                  \
     break;
-        EACH_TAIL(CASE)
+            EACH_WIDTH(CASE)
 #undef CASE
+        }
     }
 }
 
