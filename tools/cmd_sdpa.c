@@ -312,7 +312,7 @@ static int check_rows(const struct sdpa *s)
     if (status == CMD_DONE)
         status = fits(s, V, 1, K, 1);
     if (status == CMD_DONE && (groups == 0 || heads % groups != 0))
-        status = cmd_fail(s->l, s->t[K].file, "%lld heads, of which the %lld of %s are no multiple",
+        status = cmd_fail(s->l, s->t[K].file, "%lld heads do not divide the %lld of %s",
                           (long long)groups, (long long)heads, s->t[Q].file);
     return status;
 }
