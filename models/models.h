@@ -149,6 +149,56 @@ ATTEND_API int attend_tokenizer_kind(const attend_tokenizer *t, int32_t id);
 ATTEND_API int64_t attend_chat_wrap(const attend_gguf *g, const char *user, size_t n, char **out,
                                     char *err, size_t errlen) ATTEND_CHECK;
 
+/* ---- Language models ----------------------------------------------------------------------- */
+
+/* A model of the Llama family with its cache of keys and values: tokens are fed, logits come back.
+ * One thread at a time uses it.
+ *
+ *     attend_gguf_open(path, &file, err, sizeof err);
+ *     attend_llama_new(ctx, file, NULL, &model, err, sizeof err);
+ *     attend_llama_feed(model, prompt, n, n - 1, logits, err, sizeof err);
+ *     while (...)
+ *         token = attend_sampler_pick(sampler, logits, err, sizeof err),
+ *         attend_llama_feed(model, &token, 1, 0, logits, err, sizeof err); */
+typedef struct attend_llama attend_llama;
+
+typedef struct attend_llama_opts {
+    size_t size;
+    const char *device; /* NULL: "auto" */
+    int64_t context;    /* 0: all that the model was trained for; tokens that the cache holds */
+    int64_t batch;      /* 512: tokens that go through the graph at once, at most */
+    attend_type kv;     /* f32, f16 or bf16: type of the cache */
+    int composed;       /* 1: attention is written as matrix products around a softmax, which
+                           compilation makes the same plan of; for comparison */
+    /* Called while weights are checked; NULL: not. */
+    void (*progress)(void *arg, int64_t layers_done, int64_t layers);
+    void *progress_arg;
+} attend_llama_opts;
+ATTEND_API void attend_llama_opts_init(attend_llama_opts *opts);
+
+/* Checks all that the file says of the model and every number of its weights, and compiles.  ctx
+ * and file are borrowed until the model is freed.  opts NULL: the defaults.  ATTEND_EFORMAT: keys
+ * or tensors are missing or contradict each other; ATTEND_EUNSUPPORTED: another kind of model;
+ * ATTEND_ELIMIT: a context above that of the model. */
+ATTEND_API int attend_llama_new(attend_ctx *ctx, const attend_gguf *file,
+                                const attend_llama_opts *opts, attend_llama **out, char *err,
+                                size_t errlen) ATTEND_CHECK;
+ATTEND_API void attend_llama_free(attend_llama *m);
+
+ATTEND_API int64_t attend_llama_vocabulary(const attend_llama *m); /* logits in a row */
+ATTEND_API int64_t attend_llama_context(const attend_llama *m);
+ATTEND_API int64_t attend_llama_fed(const attend_llama *m); /* tokens in the cache */
+/* For printing; it lives as long as the model. */
+ATTEND_API const attend_plan *attend_llama_plan(const attend_llama *m);
+
+/* Feeds n tokens after those that were fed so far, and writes the logits after each of
+ * tokens[from .. n - 1], a row each; from == n: none are wanted, and logits may be NULL.
+ * ATTEND_ELIMIT: they do not fit into the context.  After a failure none of them counts as fed. */
+ATTEND_API int attend_llama_feed(attend_llama *m, const int32_t *tokens, int64_t n, int64_t from,
+                                 float *logits, char *err, size_t errlen) ATTEND_CHECK;
+/* Forgets all that was fed. */
+ATTEND_API void attend_llama_reset(attend_llama *m);
+
 /* ---- Sampling ----------------------------------------------------------------------------- */
 
 /* Chooses tokens from logits: softmax of logits / temperature, cut to the top_k most likely, then

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* A model from a file, as the verbs that run one open it. */
+#include "model.h"
+#include "os.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+int model_open(struct model *m, const struct cmd_line *l)
+{
+    char err[320];
+    *m = (struct model){.l = l, .file = cmd_value(l, "-m")};
+    if (!m->file)
+        return cmd_wrong(l, "-m is missing: which model?");
+    if (attend_gguf_open(m->file, &m->gguf, err, sizeof err) < 0)
+        return cmd_fail(l, NULL, "%s", err);
+    return cmd_context(l, &m->ctx);
+}
+
+/* A line that is written over, for a person who waits; gone when all is loaded. */
+static void show_progress(void *arg, int64_t done, int64_t all)
+{
+    (void)arg;
+    fprintf(stderr, "\rloading %3d %%", (int)(100 * done / all));
+    if (done == all)
+        fprintf(stderr, "\r             \r");
+    fflush(stderr);
+}
+
+static int read_kv(const struct cmd_line *l, attend_type *kv)
+{
+    static const char *const words[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "fp8", NULL};
+    static const attend_type types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16};
+    int which = 0;
+    if (!cmd_choice(l, "--kv", words, &which))
+        return CMD_WRONG;
+    if (which >= 3)
+        return cmd_fail(l, NULL, "--kv %s: this version cannot keep keys and values in that type",
+                        words[which]);
+    *kv = types[which];
+    return CMD_DONE;
+}
+
+int model_make(struct model *m, int64_t need, int64_t batch)
+{
+    char err[400];
+    attend_llama_opts opts;
+    attend_llama_opts_init(&opts);
+    opts.device = cmd_value(m->l, "--device");
+    opts.context = need;
+    opts.batch = batch;
+    int status = read_kv(m->l, &opts.kv);
+    if (status != CMD_DONE)
+        return status;
+    if (!cmd_int(m->l, "--ctx", 1, INT32_MAX, &opts.context))
+        return CMD_WRONG;
+    if (need > opts.context)
+        return cmd_fail(m->l, m->file, "%" PRId64 " tokens are needed and --ctx is %" PRId64, need,
+                        opts.context);
+    if (!cmd_has(m->l, "--quiet") && at_os_is_terminal(2))
+        opts.progress = show_progress;
+    if (attend_llama_new(m->ctx, m->gguf, &opts, &m->llama, err, sizeof err) < 0)
+        return cmd_fail(m->l, m->file, "%s", err);
+    return CMD_DONE;
+}
+
+void model_close(struct model *m)
+{
+    attend_llama_free(m->llama);
+    attend_gguf_free(m->gguf);
+    attend_ctx_free(m->ctx);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* A model from a file, as the verbs that run one open it. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "cmd.h"
+#include "models.h"
+
+struct model {
+    const struct cmd_line *l;
+    const char *file;
+    attend_ctx *ctx;
+    attend_gguf *gguf;
+    attend_llama *llama;
+};
+
+/* clang-format off */
+/* Flags of these verbs; model_read looks at them. */
+#define MODEL_FLAGS                                                                                \
+    {"-m",    "MODEL.gguf",   "the model", NULL},                                                  \
+    {"--ctx", "N",            "tokens that the cache of keys and values holds", NULL},             \
+    {"--kv",  "f32|f16|bf16", "the type of keys and values in the cache (f32)", NULL}
+/* clang-format on */
+
+/* Opens the file of -m.  What was opened, even if that failed, is closed by model_close. */
+int model_open(struct model *m, const struct cmd_line *l);
+/* Makes the model, for `need` tokens or the --ctx that was given; at most `batch` at once. */
+int model_make(struct model *m, int64_t need, int64_t batch);
+void model_close(struct model *m);
+
+#endif
