@@ -314,7 +314,7 @@ static int choose_variant(attend_exec *x)
                 "scratch") < 0 ||
         reserve(x, &x->state, &x->state_bytes, v->state, "schedules") < 0)
         return x->err.status;
-    if (x->scheduled != v) /* what another variant left there means nothing here */
+    if (x->scheduled != v && v->state > 0) /* what another variant left there means nothing here */
         memset(x->state, 0, (size_t)v->state);
     x->variant = x->scheduled = v;
     return 0;

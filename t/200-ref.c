@@ -288,6 +288,24 @@ static void test_textbook(float size)
     ok(worst_f32 > 1e-3 && largest < 1e-3, "which is not loose: at most %.3g", largest);
 }
 
+/* A bias of -1e9, which is how some hide keys, leaves the bound of the others as it was. */
+static void test_far_bias(void)
+{
+    static struct random r;
+    double near[DV], far[DV], lse_near, lse_far;
+    draw_problem(&r, 1);
+    int64_t j = r.seq[0].nk - NQ; /* seen by row 0, if no mask hides it */
+    r.mask[j] = 1;
+    r.bias[j] = -100;
+    at_ref_attention_bound(&r.a, 0, 0, 0, near, &lse_near);
+    r.bias[j] = -1e9f;
+    at_ref_attention_bound(&r.a, 0, 0, 0, far, &lse_far);
+    ok(near[0] > 0 && near[0] < 1e-3 && fabs(far[0] - near[0]) < 1e-9, "bound %g, with -1e9 %g",
+       near[0], far[0]);
+    ok(lse_near > 0 && lse_near < 1e-3 && fabs(lse_far - lse_near) < 1e-9, "of LSE: %g, %g",
+       lse_near, lse_far);
+}
+
 /* Other types and strides are read as the numbers they hold. */
 static void test_types(void)
 {
@@ -331,6 +349,7 @@ int main(void)
     test_heads();
     test_textbook(1);
     test_textbook(0.1f);
+    test_far_bias();
     test_types();
     return done_testing();
 }
