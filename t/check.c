@@ -33,6 +33,7 @@ struct check {
     struct array a[ARRAYS];
     struct at_seq *seq;
     int64_t nseq;
+    double *want; /* an element and its bound, in the order of for_rows */
     uint64_t random;
     bool memory; /* it was enough */
 };
@@ -65,14 +66,21 @@ static int64_t draw_to(struct check *c, int64_t most) /* [0, most] */
     return (int64_t)(draw(c) % (uint64_t)(most + 1));
 }
 
-/* FNV-1a of the word, so that each word has numbers of its own. */
+/* FNV-1a, from FNV on. */
+static const uint64_t FNV = 0xcbf29ce484222325;
+static uint64_t fnv(uint64_t hash, const char *bytes, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        hash = (hash ^ (unsigned char)bytes[i]) * 0x100000001b3;
+    return hash;
+}
+
+/* Each word has numbers of its own. */
 static uint64_t seed_of(const struct at_problem *p)
 {
     char word[AT_PROBLEM_WORD];
-    uint64_t hash = 0xcbf29ce484222325;
-    for (const char *s = at_problem_print(p, word); *s; s++)
-        hash = (hash ^ (unsigned char)*s) * 0x100000001b3;
-    return hash;
+    at_problem_print(p, word);
+    return fnv(FNV, word, (int64_t)strlen(word));
 }
 
 /* ---- memory ---- */
@@ -378,6 +386,7 @@ static void free_inputs(struct check *c)
     for (int i = 0; i < ARRAYS; i++)
         free(c->a[i].block);
     free(c->seq);
+    free(c->want);
 }
 
 /* ---- the run ---- */
@@ -540,8 +549,55 @@ static struct at_attn problem_of(const struct check *c)
     };
 }
 
+/* Every row of the problem: sequence n, head h, row i. */
+static void for_rows(struct check *c,
+                     void (*fn)(struct check *c, int64_t n, int64_t h, int64_t i, void *arg),
+                     void *arg)
+{
+    for (int64_t n = 0; n < c->nseq; n++)
+        for (int64_t h = 0; h < c->p->nh; h++)
+            for (int64_t i = 0; i < c->seq[n].nq; i++)
+                fn(c, n, h, i, arg);
+}
+
+struct reference {
+    struct at_attn a;
+    double *next; /* in c->want */
+};
+
+static void want_row(struct check *c, int64_t n, int64_t h, int64_t i, void *arg)
+{
+    struct reference *r = arg;
+    double o[AT_MAX_HEAD], bound[AT_MAX_HEAD], lse, bound_lse;
+    at_ref_attention_row(&r->a, n, h, i, o, &lse);
+    at_ref_attention_bound(&r->a, n, h, i, bound, &bound_lse);
+    for (int64_t d = 0; d < c->p->dv; d++) {
+        *r->next++ = o[d];
+        *r->next++ = bound[d];
+    }
+    *r->next++ = lse;
+    *r->next++ = bound_lse;
+}
+
+static void make_wanted(struct check *c)
+{
+    int64_t rows = 0;
+    for (int64_t n = 0; n < c->nseq; n++)
+        rows += c->seq[n].nq;
+    rows *= c->p->nh * (c->p->dv + 1);
+    c->want = calloc((size_t)rows + 1, 2 * sizeof *c->want);
+    if (!c->want) {
+        c->memory = false;
+        return;
+    }
+    struct reference r = {problem_of(c), c->want};
+    for_rows(c, want_row, &r);
+}
+
 /* What was wrong, of which the first is kept. */
 struct verdict {
+    struct at_view o;   /* (B, H, S, D) */
+    const double *next; /* in c->want */
     int64_t wrong, all;
     char first[200];
 };
@@ -553,48 +609,31 @@ static bool within(float got, double want, double bound)
     return (double)got == want || fabs((double)got - want) <= bound;
 }
 
-static void judge(struct verdict *v, const char *what, const int64_t at[4], float got, double want,
-                  double bound)
+static void judge(struct verdict *v, const char *what, const int64_t at[4], float got,
+                  const double want[2])
 {
     v->all++;
-    if (within(got, want, bound))
+    if (within(got, want[0], want[1]))
         return;
     if (v->wrong++ == 0)
         snprintf(v->first, sizeof v->first,
                  "%s[%lld, %lld, %lld, %lld]: got %.9g, want %.9g, bound %.3g", what,
                  (long long)at[0], (long long)at[1], (long long)at[2], (long long)at[3],
-                 (double)got, want, bound);
+                 (double)got, want[0], want[1]);
 }
 
-/* Row i of sequence n, head h. */
-static void judge_row(const struct check *c, const struct at_attn *a, int64_t n, int64_t h,
-                      int64_t i, struct verdict *v)
+static void judge_row(struct check *c, int64_t n, int64_t h, int64_t i, void *arg)
 {
-    double o[AT_MAX_HEAD], bound[AT_MAX_HEAD], lse, bound_lse;
+    struct verdict *v = arg;
     const struct at_seq *s = &c->seq[n];
-    const struct at_view *view = &a->o;
     int64_t at[4] = {s->qb, h, s->q0 + i, 0};
-    at_ref_attention_row(a, n, h, i, o, &lse);
-    at_ref_attention_bound(a, n, h, i, bound, &bound_lse);
-    for (at[3] = 0; at[3] < a->dv; at[3]++)
-        judge(v, "O", at, *(const float *)at_view_at(view, offset(view, at)), o[at[3]],
-              bound[at[3]]);
-    const float *got = c->a[LSE].view.data;
-    if (!got)
-        return;
+    for (; at[3] < c->p->dv; at[3]++, v->next += 2)
+        judge(v, "O", at, *(const float *)at_view_at(&v->o, offset(&v->o, at)), v->next);
+    const float *lse = c->a[LSE].view.data;
     at[3] = 0;
-    judge(v, "LSE", at, got[(at[0] * a->nh + h) * a->q.shape[2] + at[2]], lse, bound_lse);
-}
-
-static struct verdict compare(const struct check *c)
-{
-    struct verdict v = {0};
-    struct at_attn a = problem_of(c);
-    for (int64_t n = 0; n < c->nseq; n++)
-        for (int64_t h = 0; h < a.nh; h++)
-            for (int64_t i = 0; i < c->seq[n].nq; i++)
-                judge_row(c, &a, n, h, i, &v);
-    return v;
+    if (lse)
+        judge(v, "LSE", at, lse[(at[0] * c->p->nh + h) * v->o.shape[2] + at[2]], v->next);
+    v->next += 2;
 }
 
 /* Whether what lies around and between the elements of an output is as it was.  The elements, which
@@ -619,7 +658,8 @@ static bool run_and_compare(attend_ctx *ctx, const char *device, struct check *c
 {
     if (!run_problem(ctx, device, c))
         return false;
-    struct verdict v = compare(c);
+    struct verdict v = {.o = dense4(&c->a[O].view), .next = c->want};
+    for_rows(c, judge_row, &v);
     if (v.wrong > 0)
         diag("%s; %lld of %lld are out of their bounds", v.first, (long long)v.wrong,
              (long long)v.all);
@@ -629,35 +669,65 @@ static bool run_and_compare(attend_ctx *ctx, const char *device, struct check *c
     return v.wrong == 0 && clean;
 }
 
-/* ---- the verbs ---- */
-
-bool check_word(attend_ctx *ctx, const char *device, const char *word)
+static bool check_device(attend_ctx *ctx, const char *device, const char *word, struct check *c)
 {
-    struct at_problem p;
-    char err[320];
-    if (at_problem_parse(word, &p, err, sizeof err) < 0) {
-        diag("%s", err);
-        return ok(false, "%s %s", device, word);
-    }
-    struct check c = {.p = &p, .random = seed_of(&p), .memory = true};
-    make_inputs(&c);
-    if (!c.memory)
-        bail("no memory for %s", word);
-    bool good = run_and_compare(ctx, device, &c);
-    free_inputs(&c);
+    bool good = run_and_compare(ctx, device, c);
     if (!good)
         diag("replay: attend check --device %s %s", device, word);
     return ok(good, "%s %s", device, word);
 }
 
-void check_words(attend_ctx *ctx, const char *device, const char *const *words)
+/* ---- the verbs ---- */
+
+/* Everything but c->want; false, and why on TAP, where the word is wrong. */
+static bool begin(struct check *c, struct at_problem *p, const char *word)
 {
+    char err[320];
+    *c = (struct check){.p = p, .memory = true};
+    if (at_problem_parse(word, p, err, sizeof err) < 0) {
+        diag("%s", err);
+        return false;
+    }
+    c->random = seed_of(p);
+    make_inputs(c);
+    if (!c->memory)
+        bail("no memory for %s", word);
+    return true;
+}
+
+bool check_word(attend_ctx *ctx, const char *device, const char *word)
+{
+    struct check c;
+    struct at_problem p;
     attend_device_info d;
-    for (int i = 0; attend_device_get(ctx, i, &d) == ATTEND_OK; i++)
-        for (const char *const *word = words; *word && d.present && !device; word++)
-            check_word(ctx, d.name, *word);
-    for (const char *const *word = words; *word && device; word++)
-        check_word(ctx, device, *word);
+    if (!begin(&c, &p, word))
+        return ok(false, "%s", word);
+    make_wanted(&c);
+    if (!c.memory)
+        bail("no memory for %s", word);
+    bool good = true;
+    if (device)
+        good = check_device(ctx, device, word, &c);
+    for (int i = 0; !device && attend_device_get(ctx, i, &d) == ATTEND_OK; i++)
+        if (d.present)
+            good = check_device(ctx, d.name, word, &c) && good;
+    free_inputs(&c);
+    return good;
+}
+
+uint64_t check_hash(attend_ctx *ctx, const char *device, const char *word)
+{
+    struct check c;
+    struct at_problem p;
+    uint64_t hash = 0;
+    if (!begin(&c, &p, word))
+        return 0;
+    if (run_problem(ctx, device, &c)) {
+        hash = fnv(FNV, c.a[O].block, c.a[O].block_bytes);
+        hash = fnv(hash, c.a[LSE].block, c.a[LSE].block_bytes);
+    }
+    free_inputs(&c);
+    return hash;
 }
 
 attend_graph *check_graph(attend_ctx *ctx, const struct at_problem *p)

@@ -10,13 +10,14 @@
 /* Words that together reach every feature of attention; NULL at the end. */
 extern const char *const check_grid[];
 
-/* One TAP result: the problem runs on the device, every element of its outputs is within the bound
- * of at_ref_attention_bound, nothing is written beside them, and a second run gives the same bits.
- * A failure says where, what was wanted, and the command that replays it. */
+/* One TAP result for the device that is named, or (NULL) for each that is present: the problem runs
+ * on it, every element of its outputs is within the bound of at_ref_attention_bound, nothing is
+ * written beside them, and a second run gives the same bits.  A failure says where, what was
+ * wanted, and the command that replays it.  Returns whether all were good. */
 bool check_word(attend_ctx *ctx, const char *device, const char *word);
 
-/* check_word for each word on each device that is present, or on the one that is named. */
-void check_words(attend_ctx *ctx, const char *device, const char *const *words);
+/* The bits of the outputs of a problem, as a hash; 0, and why on TAP, where it cannot run. */
+uint64_t check_hash(attend_ctx *ctx, const char *device, const char *word);
 
 /* The graph of a problem: inputs q, k, v and what its options add, outputs o and lse. */
 attend_graph *check_graph(attend_ctx *ctx, const struct at_problem *p);

@@ -14,7 +14,8 @@ static int run(const struct cmd_line *l)
     int status = cmd_context(l, &ctx);
     if (status != CMD_DONE)
         return status;
-    check_words(ctx, cmd_value(l, "--device"), l->narg ? l->arg : check_grid);
+    for (const char *const *word = l->narg ? l->arg : check_grid; *word; word++)
+        check_word(ctx, cmd_value(l, "--device"), *word);
     attend_ctx_free(ctx);
     return done_testing() == 0 ? CMD_DONE : CMD_FAILED;
 }
