@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "half.h"
 
 #define LOG2E 1.4426950408889634f
 #define MAX_LANES 64   /* rows of a panel, or of the dots shape */
@@ -96,10 +97,12 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     const struct at_simd *t = at_cpu_kernels(s);
     struct extent x = extents(plan, s);
+    int64_t wide = at_max(x.dk, x.dv);
     int64_t panel = MAX_PANELS * (at_simd_q_floats(t, x.dk) + at_simd_state_floats(t, x.dv)) +
-                    at_simd_block_floats(t) + at_simd_k_floats(t, x.dk) + at_simd_v_floats(t, x.dv);
+                    at_simd_block_floats(t) + at_simd_v_floats(t, x.dv) + at_simd_k_floats(t, wide);
     int64_t dots = at_simd_dots_q_floats(t->dots_rows, x.dk) +
-                   at_simd_dots_block_floats(t, t->dots_rows) + partial_floats(t, &x);
+                   at_simd_dots_block_floats(t, t->dots_rows) + partial_floats(t, &x) +
+                   at_round_up(t->dots_keys * wide, 16);
     int64_t chunks = most_chunks(&x, t), panels = most_panels(&x, t);
     s->scratch = at_max(panel, dots) * (int64_t)sizeof(float);
     int64_t items = at_mul_size(at_max(chunks + panels, 1), x.groups);
@@ -313,6 +316,24 @@ static struct at_rows key_rows(const struct at_attn *a, const struct at_view *v,
     return rows;
 }
 
+/* The same, where the block functions know the type; f8 values are first made f32, in stage. */
+static struct at_rows fetch(const struct at_attn *a, const struct at_view *v, const struct item *w,
+                            int64_t j0, int64_t j1, float *stage)
+{
+    struct at_rows rows = key_rows(a, v, w, j0, j1);
+    int64_t entry, row;
+    if (v->type != ATTEND_F8 || rows.n == 0)
+        return rows;
+    at_key_place(a, &a->seq[w->seq], j0, &entry, &row);
+    float by = at_attn_scale(v == &a->k ? &a->k_scale : &a->v_scale, entry, w->group);
+    for (int64_t j = 0; j < rows.n; j++) {
+        const uint8_t *from = (const uint8_t *)rows.base + j * rows.stride;
+        for (int64_t d = 0; d < rows.width; d++)
+            stage[j * rows.width + d] = at_e4m3_to_float(from[d]) * by;
+    }
+    return (struct at_rows){stage, rows.width, rows.n, rows.width, AT_ELEM_F32};
+}
+
 /* ---- what is done to scores between `scores` and `softmax_step` ---- */
 
 /* Is there more to do than to hide by ranges? */
@@ -474,11 +495,12 @@ static void finish_panel(const struct panels *p, const struct lanes *l, int pane
 static struct at_rows block_keys(const struct panels *p, int64_t j0, int64_t from, int64_t to)
 {
     const struct at_attn *a = &p->d->a;
-    struct at_rows k = key_rows(a, &a->k, p->w, from, to);
+    struct at_rows k = fetch(a, &a->k, p->w, from, to, p->k);
     if (k.type != AT_ELEM_F32 || k.n < to - from) {
         for (int64_t j = from; j < to; j += k.n) {
-            k = key_rows(a, &a->k, p->w, j, to);
-            p->t->pack_k(p->k + (j - from) * a->dk, &k);
+            k = fetch(a, &a->k, p->w, j, to, p->k + (j - from) * a->dk);
+            if (k.base != p->k + (j - from) * a->dk)
+                p->t->pack_k(p->k + (j - from) * a->dk, &k);
         }
         k = (struct at_rows){p->k, a->dk, to - from, a->dk, AT_ELEM_F32};
     }
@@ -492,7 +514,7 @@ static int block_values(const struct panels *p, int64_t j0, int64_t from, int64_
     struct at_rows v;
     int odd = 0;
     for (int64_t j = from; j < to; j += v.n) {
-        v = key_rows(a, &a->v, p->w, j, to);
+        v = fetch(a, &a->v, p->w, j, to, p->k); /* keys come there after values */
         odd |= p->t->pack_v(p->v, j - j0, &v, NULL);
     }
     return odd;
@@ -519,8 +541,8 @@ static void run_panels(const struct panels *p)
     int64_t size = t->keys_per_block;
     for (int64_t j0 = all.first / size * size; j0 < all.end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
-        struct at_rows k = block_keys(p, j0, from, to);
         int odd = block_values(p, j0, from, to);
+        struct at_rows k = block_keys(p, j0, from, to);
         for (int i = 0; i < n; i++)
             panel_block(p, &lanes[i], i, &k, odd, j0, to);
     }
@@ -550,24 +572,25 @@ static bool hides(const struct lanes *l, int64_t j0, int64_t j1)
 
 /* One block of keys [from, to), `end` the last of the chunk; pages are read one after the other. */
 static void chunk_block(const struct at_simd *t, const struct schedule *d, const struct item *w,
-                        const struct lanes *l, const float *qd, float *st, float *state, int64_t from,
-                        int64_t to, int64_t end)
+                        const struct lanes *l, const float *qd, float *st, float *state,
+                        float *stage, int64_t from, int64_t to, int64_t end)
 {
     const struct at_attn *a = &d->a;
-    bool hidden = edits_scores(a) || hides(l, from, to);
+    bool hidden = edits_scores(a) || hides(l, from, to), staged = a->k.type == ATTEND_F8;
     struct at_rows k, v;
     for (int64_t j = from; j < to; j += k.n) {
-        k = key_rows(a, &a->k, w, j, to);
+        k = fetch(a, &a->k, w, j, to, stage);
         v = key_rows(a, &a->v, w, j, to);
-        t->dots_scores(st + (j - from) * l->stride, qd, l->n, &k, &v);
+        t->dots_scores(st + (j - from) * l->stride, qd, l->n, &k, staged ? NULL : &v);
     }
     if (hidden)
         edit_scores(t, d, w, l, st, from, to);
     t->dots_softmax_step(st, to - from, l->n, state, a->dv);
     for (int64_t j = from; j < to; j += v.n) {
-        v = key_rows(a, &a->v, w, j, to);
+        v = fetch(a, &a->v, w, j, to, stage);
         k = key_rows(a, &a->k, w, j + v.n, at_min(j + v.n + t->dots_keys, end));
-        t->dots_accumulate(state, l->n, st + (j - from) * l->stride, &v, hidden, k.n > 0 ? &k : NULL);
+        t->dots_accumulate(state, l->n, st + (j - from) * l->stride, &v, hidden,
+                           k.n > 0 && !staged ? &k : NULL);
     }
 }
 
@@ -579,6 +602,7 @@ static void run_chunk(const struct at_simd *t, const struct schedule *d, const s
     struct lanes l;
     int n = dots_lanes(&l, d, w);
     float *qd = scratch, *st = qd + at_simd_dots_q_floats(n, a->dk);
+    float *stage = st + at_simd_dots_block_floats(t, n);
     memset(state, 0, (size_t)at_simd_dots_state_floats(n, a->dv) * sizeof(float));
     t->dots_pack_q(qd, l.q, n, (enum at_elem)at_cpu_elem(a->q.type), a->dk, a->scale * LOG2E);
     struct at_keys all = at_key_range(&a->visible, q, 0, q->nq);
@@ -586,7 +610,7 @@ static void run_chunk(const struct at_simd *t, const struct schedule *d, const s
     for (int64_t j0 = begin; j0 < end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, end);
         if (from < to)
-            chunk_block(t, d, w, &l, qd, st, state, from, to, end);
+            chunk_block(t, d, w, &l, qd, st, state, stage, from, to, end);
     }
 }
 
@@ -630,8 +654,8 @@ static void run_item(void *arg, int64_t index, int slot)
                        .state_floats = at_simd_state_floats(t, d->a.dv)};
     p.state = p.q + MAX_PANELS * p.q_floats;
     p.st = p.state + MAX_PANELS * p.state_floats;
-    p.k = p.st + at_simd_block_floats(t);
-    p.v = p.k + at_simd_k_floats(t, d->a.dk);
+    p.v = p.st + at_simd_block_floats(t);
+    p.k = p.v + at_simd_v_floats(t, d->a.dv);
     run_panels(&p);
 }
 

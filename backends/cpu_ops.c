@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "element.h"
 
 /* ---- what the rows here take ---- */
 
@@ -313,11 +314,42 @@ static int run_gather(struct attend_exec *x, const struct at_step *s)
 
 static bool accepts_append(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
-    attend_type type = plan->graph->tensor[s->in[0]].type;
     return at_need(why, at_cpu_has_rows(plan, s->in[0]) && at_cpu_has_rows(plan, s->in[1]),
-                   "rows are not contiguous") &&
-           at_need(why, type == ATTEND_F32 || type == ATTEND_F16 || type == ATTEND_BF16,
-                   "the state is not of a floating type");
+                   "rows are not contiguous");
+}
+
+/* Row `from` of the appended rows, times `by`, to its place in the state.  Quantising is a small part of
+ * a step, so the plain conversions do. */
+static void store_row(const struct job *j, void *to, const void *from, float by)
+{
+    const struct at_view *pool = j->out, *rows = j->in[1];
+    int64_t n = rows->shape[3];
+    int type = at_cpu_elem(pool->type), from_type = at_cpu_elem(rows->type);
+    if (type == AT_ELEM_F32 || type == AT_ELEM_F16 || type == AT_ELEM_BF16) {
+        j->t->convert(to, (enum at_elem)type, from, (enum at_elem)from_type, n);
+    } else if (pool->type == ATTEND_F8) {
+        for (int64_t d = 0; d < n; d++)
+            at_element_set(ATTEND_F8, to, d, at_element_get(rows->type, from, d) / (double)by);
+    } else {
+        float block[AT_QUANT_BLOCK];
+        for (int64_t d = 0; d < n; d += AT_QUANT_BLOCK) {
+            int64_t count = at_min(n - d, AT_QUANT_BLOCK);
+            j->t->convert(block, AT_ELEM_F32,
+                          (const char *)from + d * (int64_t)attend_type_size(rows->type),
+                          (enum at_elem)from_type, count);
+            at_element_to_blocks(pool->type,
+                                 (char *)to + d / AT_QUANT_BLOCK * (int64_t)attend_type_size(pool->type),
+                                 block, count);
+        }
+    }
+}
+
+static float append_scale(const struct at_view *scale, int64_t page, int64_t g)
+{
+    if (!scale)
+        return 1;
+    return ((const float *)scale->data)[(scale->shape[0] == 1 ? 0 : page) * scale->stride[0] +
+                                        g * scale->stride[1]];
 }
 
 static void append_item(void *arg, int64_t item, int slot)
@@ -334,11 +366,11 @@ static void append_item(void *arg, int64_t item, int slot)
         return;
     }
     for (int64_t g = 0; g < rows->shape[1]; g++)
-        j->t->convert(at_view_at(pool, to / page * pool->stride[0] + g * pool->stride[1] +
-                                           to % page * pool->stride[2]),
-                      (enum at_elem)at_cpu_elem(pool->type),
-                      at_view_at(rows, b * rows->stride[0] + g * rows->stride[1] + i * rows->stride[2]),
-                      (enum at_elem)at_cpu_elem(rows->type), rows->shape[3]);
+        store_row(j,
+                  at_view_at(pool, to / page * pool->stride[0] + g * pool->stride[1] +
+                                       to % page * pool->stride[2]),
+                  at_view_at(rows, b * rows->stride[0] + g * rows->stride[1] + i * rows->stride[2]),
+                  append_scale(at_in(j->x, j->s, 3), to / page, g));
 }
 
 static int run_append(struct attend_exec *x, const struct at_step *s)

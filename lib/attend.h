@@ -90,6 +90,7 @@ typedef enum attend_type {
     ATTEND_Q8_0 = 9, /* 32 elements a block: f16 scale, 32 int8 (GGUF) */
     ATTEND_Q4_0 = 10, /* 32 elements a block: f16 scale, 32 x 4 bits, value (q - 8) * scale (GGUF) */
     ATTEND_Q4_1 = 11, /* 32 elements a block: f16 scale, f16 minimum, 32 x 4 bits (GGUF) */
+    ATTEND_F8 = 12,   /* fp8 e4m3, largest 448, no infinity (OCP OFP8): KV caches, with scales */
     ATTEND_TYPE_COUNT
 } attend_type;
 
@@ -293,6 +294,11 @@ ATTEND_API attend_tensor attend_graph_gather(attend_graph *g, attend_tensor tabl
  * next version of the state.  A slot outside fails the run; equal slots leave either row. */
 ATTEND_API attend_tensor attend_graph_append(attend_graph *g, attend_tensor state,
                                              attend_tensor rows, attend_tensor slots);
+/* The same into an f8 state, of rows / scale[p, g]; scale is f32 (P, G), or (1, G) for all pages.  What
+ * passes 448 after that is stored as 448. */
+ATTEND_API attend_tensor attend_graph_append_scaled(attend_graph *g, attend_tensor state,
+                                                    attend_tensor rows, attend_tensor slots,
+                                                    attend_tensor scale);
 ATTEND_API attend_tensor attend_graph_concat(attend_graph *g, const attend_tensor *parts, int n,
                                              int axis);
 /* Rounds to nearest even; between floating types only. */
@@ -357,6 +363,7 @@ typedef struct attend_attention_opts {
     attend_tensor q_lens;  /* int32 (N + 1), exclusive prefix sums: packed sequences, q (T, H, D) */
     attend_tensor kv_lens; /* int32 (N + 1): of k and v, (T, G, D); both or neither */
     attend_tensor block_table; /* int32 (B, pages of a sequence): k and v are paged, below */
+    attend_tensor k_scale, v_scale; /* f32 (P, G) or (1, G): k and v are times these, below */
 } attend_attention_opts;
 ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
 
@@ -365,7 +372,8 @@ ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
  * opts NULL: the defaults.  lse, where not NULL, receives f32 (B, H, Sq) (packed: (H, T)), natural
  * logarithm.
  *
- * k and v may also be q8_0 or q4_0, read as their dequantised values.
+ * k and v may also be q8_0 or q4_0, read as their dequantised values, or f8, read as value * scale[p, g],
+ * where p is the entry of axis 0 of k and v (a page of a pool); without k_scale, v_scale that is 1.
  *
  * Paged: with block_table, k is a pool (P, G, page, Dqk) and v (P, G, page, Dv), and key j of sequence b
  * is row j % page of pool entry block_table[b, j / page].  kv_used must be given.  Entries that no visible

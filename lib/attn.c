@@ -76,6 +76,15 @@ static struct at_view lse3(const struct at_view *v)
     };
 }
 
+/* Scales of f8 values, (P, G); one for all entries has stride 0. */
+static struct at_view entry_scale(const struct at_view *v)
+{
+    struct at_view w = v ? *v : (struct at_view){0};
+    if (w.shape[0] == 1)
+        w.stride[0] = 0;
+    return w;
+}
+
 /* One float a head, which kernels read as an array. */
 static int per_head(const struct resolve *r, int input, const float **out)
 {
@@ -284,6 +293,8 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
     a->ng = a->k.shape[1];
     a->dk = a->q.shape[3];
     a->dv = a->v.shape[3];
+    a->k_scale = entry_scale(at_in(x, s, AT_IN_K_SCALE));
+    a->v_scale = entry_scale(at_in(x, s, AT_IN_V_SCALE));
     if (isnan(a->scale))
         a->scale = 1 / sqrtf((float)a->dk);
 

@@ -112,6 +112,8 @@ enum at_attention_in {
     AT_IN_Q_LENS,
     AT_IN_KV_LENS,
     AT_IN_TABLE,
+    AT_IN_K_SCALE,
+    AT_IN_V_SCALE,
     AT_IN_COUNT
 };
 
@@ -311,7 +313,14 @@ struct at_attn {
     const struct at_seq *seq;
     const int32_t *table; /* paged: k and v are (P, G, page, D); entry kb * table_stride + j / page */
     int64_t table_stride, page;
+    struct at_view k_scale, v_scale; /* (P, G); P may be broadcast; no data: 1 */
 };
+/* What a stored value of k or v, in entry `entry` of axis 0, is times. */
+static inline float at_attn_scale(const struct at_view *scale, int64_t entry, int64_t g)
+{
+    return scale->data ? ((const float *)scale->data)[entry * scale->stride[0] + g * scale->stride[1]]
+                       : 1;
+}
 /* Where key j of a sequence lies in k and v: the index of axis 0 and of axis 2.  Returns how many keys
  * from j on follow each other there. */
 static inline int64_t at_key_place(const struct at_attn *a, const struct at_seq *s, int64_t j,

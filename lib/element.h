@@ -42,6 +42,8 @@ static inline double at_element_get(attend_type type, const void *data, int64_t 
         return (double)((const int64_t *)data)[at];
     case ATTEND_U8:
         return ((const uint8_t *)data)[at];
+    case ATTEND_F8:
+        return (double)at_e4m3_to_float(((const uint8_t *)data)[at]);
     case ATTEND_BOOL:
         return ((const uint8_t *)data)[at] != 0;
     default:
@@ -58,6 +60,8 @@ static inline void at_element_set(attend_type type, void *data, int64_t at, doub
         ((uint16_t *)data)[at] = at_half_from_float(at_element_to_odd(x));
     else if (type == ATTEND_BF16)
         ((uint16_t *)data)[at] = at_bf16_from_float(at_element_to_odd(x));
+    else if (type == ATTEND_F8)
+        ((uint8_t *)data)[at] = at_e4m3_from_float(at_element_to_odd(x));
     else if (type == ATTEND_F64)
         ((double *)data)[at] = x;
 }

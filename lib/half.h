@@ -75,4 +75,21 @@ static inline float at_e4m3_to_float(uint8_t e)
     return at_float_from_bits(sign | at_float_bits(subnormal));
 }
 
+/* What passes the largest, 448, becomes the largest: there is no infinity to become. */
+static inline uint8_t at_e4m3_from_float(float f)
+{
+    uint32_t bits = at_float_bits(f), rest = bits & 0x7fffffff;
+    uint8_t sign = (uint8_t)(bits >> 24 & 0x80);
+    if (rest > 0x7f800000)
+        return sign | 0x7f;
+    if (rest > 0x43e00000)
+        return sign | 0x7e;
+    if (rest < 0x3c800000) { /* 2^-6: adding 2^14 rounds to a multiple of 2^-9 */
+        uint32_t t = at_float_bits(at_float_from_bits(rest) + 0x1p14f);
+        return (uint8_t)(sign | (t - 0x46800000));
+    }
+    uint32_t odd = rest >> 20 & 1;
+    return (uint8_t)(sign | ((rest - ((127 - 7) << 23) + 0x7ffff + odd) >> 20));
+}
+
 #endif

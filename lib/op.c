@@ -398,6 +398,22 @@ attend_tensor attend_graph_gather(attend_graph *g, attend_tensor table, attend_t
     return binary(g, AT_GATHER, table, index, NULL);
 }
 
+/* Scales of f8 values: one for each entry of axis 0, or for all, and head. */
+static int want_scale(attend_graph *g, struct at_node *n, int k, const struct at_tensor *of,
+                      const char *what)
+{
+    const int64_t all[] = {1, of->shape[1]};
+    if (n->in[k] < 0)
+        return 0;
+    if (of->type != ATTEND_F8)
+        return at_graph_fail(g, n, ATTEND_EINVAL, "%s is given for %s values, which have none", what,
+                             attend_type_name(of->type));
+    if (want_type(g, n, k, ATTEND_F32, what) < 0)
+        return -1;
+    bool one = input(g, n, k)->rank == 2 && input(g, n, k)->shape[0] == 1;
+    return want_shape(g, n, k, 2, one ? all : of->shape, what);
+}
+
 static int infer_append(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     (void)shape;
@@ -410,6 +426,8 @@ static int infer_append(attend_graph *g, struct at_node *n, const attend_shape *
         state->shape[3] != rows->shape[3])
         return misfit(g, n, state, rows, "wants a state (P, G, page, D) and rows (B, G, S, D)");
     const int64_t bs[] = {rows->shape[0], rows->shape[2]};
+    if (n->nin > 3 && want_scale(g, n, 3, state, "the scale") < 0)
+        return -1;
     if (want_shape(g, n, 2, 2, bs, "slots") < 0 ||
         result(g, n, state->type, state->rank, state->shape) < 0)
         return -1;
@@ -428,6 +446,16 @@ attend_tensor attend_graph_append(attend_graph *g, attend_tensor state, attend_t
                 at_graph_use(g, rows, "the rows of append"),
                 at_graph_use(g, slots, "the slots of append")};
     return append(g, AT_APPEND, in, 3, NULL, NULL);
+}
+
+attend_tensor attend_graph_append_scaled(attend_graph *g, attend_tensor state, attend_tensor rows,
+                                         attend_tensor slots, attend_tensor scale)
+{
+    int in[] = {at_graph_use(g, state, "the state of append"),
+                at_graph_use(g, rows, "the rows of append"),
+                at_graph_use(g, slots, "the slots of append"),
+                at_graph_use(g, scale, "the scale of append")};
+    return append(g, AT_APPEND, in, 4, NULL, NULL);
 }
 
 static int infer_concat(attend_graph *g, struct at_node *n, const attend_shape *shape)
@@ -953,8 +981,8 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
                                    : "only one of q_lens and kv_lens is given");
     if (want_float(g, n, AT_IN_Q, 0) < 0)
         return -1;
-    if (!is_float(k->type) && k->type != ATTEND_Q8_0 && k->type != ATTEND_Q4_0)
-        return at_graph_fail(g, n, ATTEND_EINVAL, "k is %s, wants f32, f16, bf16, q8_0 or q4_0",
+    if (!is_float(k->type) && k->type != ATTEND_Q8_0 && k->type != ATTEND_Q4_0 && k->type != ATTEND_F8)
+        return at_graph_fail(g, n, ATTEND_EINVAL, "k is %s, wants f32, f16, bf16, q8_0, q4_0 or f8",
                              attend_type_name(k->type));
     if (q->rank != rank || k->rank != krank || v->rank != krank)
         return at_graph_fail(g, n, ATTEND_EINVAL, "q, k and v have ranks %d, %d and %d, want %s",
@@ -982,6 +1010,9 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
                              (long long)nh, (long long)ng);
     int64_t scores[] = {packed ? -1 : q->shape[0], nh, q->shape[row], k->shape[krow]};
     if (paged && check_pages(g, n, packed, scores) < 0)
+        return -1;
+    if (want_scale(g, n, AT_IN_K_SCALE, k, "k_scale") < 0 ||
+        want_scale(g, n, AT_IN_V_SCALE, v, "v_scale") < 0)
         return -1;
     if (head_vector(g, n, AT_IN_ALIBI, nh, "alibi") < 0 || head_vector(g, n, AT_IN_SINKS, nh, "sinks") < 0)
         return -1;
@@ -1035,7 +1066,9 @@ void attend_attention_opts_init(attend_attention_opts *opts)
                                     .sinks = attend_none(),
                                     .q_lens = attend_none(),
                                     .kv_lens = attend_none(),
-                                    .block_table = attend_none()};
+                                    .block_table = attend_none(),
+                                    .k_scale = attend_none(),
+                                    .v_scale = attend_none()};
     attend_mask_opts_init(&opts->mask);
 }
 
@@ -1060,6 +1093,8 @@ attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_te
     in[AT_IN_Q_LENS] = maybe(g, o.q_lens, "q_lens");
     in[AT_IN_KV_LENS] = maybe(g, o.kv_lens, "kv_lens");
     in[AT_IN_TABLE] = maybe(g, o.block_table, "block_table");
+    in[AT_IN_K_SCALE] = maybe(g, o.k_scale, "k_scale");
+    in[AT_IN_V_SCALE] = maybe(g, o.v_scale, "v_scale");
     mask_inputs(g, &o.mask, in, &p.attention.visible);
     p.attention.scale = o.scale;
     p.attention.softcap = o.softcap;
@@ -1090,7 +1125,7 @@ const struct at_op at_ops[AT_OP_COUNT] = {
     [AT_TANH]      = {"tanh",       1, 1, false, infer_unary,     NULL,            at_ref_tanh},
     [AT_ROPE]      = {"rope",       2, 3, false, infer_rope,      NULL,            at_ref_rope},
     [AT_GATHER]    = {"gather",     2, 2, false, infer_gather,    NULL,            at_ref_gather},
-    [AT_APPEND]    = {"append",     3, 3, false, infer_append,    NULL,            at_ref_append},
+    [AT_APPEND]    = {"append",     3, 4, false, infer_append,    NULL,            at_ref_append},
     [AT_CONCAT]    = {"concat",     1, AT_MAX_IN, false, infer_concat, NULL,       at_ref_concat},
     [AT_CAST]      = {"cast",       1, 1, false, infer_cast,      NULL,            at_ref_cast},
     [AT_COPY]      = {"copy",       1, 1, false, infer_copy,      NULL,            at_ref_copy},

@@ -478,6 +478,18 @@ int at_ref_gather(struct attend_exec *x, const struct at_step *s)
 
 /* state[p, g, r, :] = rows[b, g, i, :] where slots[b, i] = p * page + r.  On one thread: equal
  * slots then leave a whole row. */
+/* The quotient is rounded once, to the stored type. */
+static void move_scaled(const struct row *to, const struct row *from, const struct at_view *scale,
+                        int64_t entry, int64_t g)
+{
+    double by = 1;
+    if (scale)
+        by = (double)((const float *)scale->data)[(scale->shape[0] == 1 ? 0 : entry) * scale->stride[0] +
+                                                  g * scale->stride[1]];
+    for (int64_t k = 0; k < to->n; k++)
+        put(to, k, at(from, k) / by);
+}
+
 int at_ref_append(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *state = &x->view[s->out[0]], *rows = &x->view[s->in[1]];
@@ -500,7 +512,10 @@ int at_ref_append(struct attend_exec *x, const struct at_step *s)
                              slot / page * state->stride[0] + g * state->stride[1] +
                                  slot % page * state->stride[2],
                              state->stride[3], state->shape[3]};
-            move(&to, &from);
+            if (state->type == ATTEND_F8)
+                move_scaled(&to, &from, at_in(x, s, 3), slot / page, g);
+            else
+                move(&to, &from);
         }
     }
     return 0;
@@ -553,6 +568,12 @@ static void load_head(const struct at_view *v, int64_t b, int64_t h, int64_t r, 
     load(&row, x, 1);
 }
 
+static void scale_head(const struct at_view *scale, int64_t entry, int64_t g, double *x, int64_t n)
+{
+    for (int64_t d = 0; scale->data && d < n; d++)
+        x[d] *= (double)at_attn_scale(scale, entry, g);
+}
+
 void at_ref_row_begin(struct at_ref_row *r, const struct at_attn *a, int64_t n, int64_t h,
                       int64_t i)
 {
@@ -566,6 +587,7 @@ void at_ref_key(const struct at_ref_row *r, int64_t j, double *k)
     int64_t entry, row;
     at_key_place(r->a, r->seq, j, &entry, &row);
     load_head(&r->a->k, entry, r->g, row, k);
+    scale_head(&r->a->k_scale, entry, r->g, k, r->a->dk);
 }
 
 void at_ref_value(const struct at_ref_row *r, int64_t j, double *v)
@@ -573,6 +595,7 @@ void at_ref_value(const struct at_ref_row *r, int64_t j, double *v)
     int64_t entry, row;
     at_key_place(r->a, r->seq, j, &entry, &row);
     load_head(&r->a->v, entry, r->g, row, v);
+    scale_head(&r->a->v_scale, entry, r->g, v, r->a->dv);
 }
 
 /* What bias and bool mask do to score [n, h, i, j]: a number to add, -inf where the key is hidden.

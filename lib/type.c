@@ -20,6 +20,7 @@ static const struct {
     [ATTEND_Q8_0] = {"q8_0", AT_QUANT_BLOCK, sizeof(struct at_q8_0)},
     [ATTEND_Q4_0] = {"q4_0", AT_QUANT_BLOCK, sizeof(struct at_q4_0)},
     [ATTEND_Q4_1] = {"q4_1", AT_QUANT_BLOCK, sizeof(struct at_q4_1)},
+    [ATTEND_F8] = {"f8",   1,              1                     },
 };
 
 static bool known(attend_type type)
