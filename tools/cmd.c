@@ -55,17 +55,22 @@ int cmd_wrong(const struct cmd_line *l, const char *fmt, ...)
     return CMD_WRONG;
 }
 
-void cmd_print_json(const char *text)
+void cmd_print_json_bytes(const char *text, size_t n)
 {
     putchar('"');
-    for (const char *p = text; *p; p++)
-        if (*p == '"' || *p == '\\')
-            printf("\\%c", *p);
-        else if ((unsigned char)*p < 0x20)
-            printf("\\u%04x", (unsigned)*p);
+    for (size_t i = 0; i < n; i++)
+        if (text[i] == '"' || text[i] == '\\')
+            printf("\\%c", text[i]);
+        else if ((unsigned char)text[i] < 0x20)
+            printf("\\u%04x", (unsigned)text[i]);
         else
-            putchar(*p);
+            putchar(text[i]);
     putchar('"');
+}
+
+void cmd_print_json(const char *text)
+{
+    cmd_print_json_bytes(text, strlen(text));
 }
 
 static void print_flags(const struct cmd_flag *flags)

@@ -70,6 +70,7 @@ int cmd_fail(const struct cmd_line *l, const char *file, const char *fmt, ...)
 int cmd_wrong(const struct cmd_line *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Text as a JSON string, on stdout. */
 void cmd_print_json(const char *text);
+void cmd_print_json_bytes(const char *text, size_t n); /* which may hold zeros */
 
 /* ---- the library ---- */
 
