@@ -251,6 +251,9 @@ ATTEND_API attend_tensor attend_graph_scale(attend_graph *g, attend_tensor a, fl
 /* cond ? a : other; cond is bool and broadcasts with a, other is a number (-INFINITY hides scores) */
 ATTEND_API attend_tensor attend_graph_where(attend_graph *g, attend_tensor cond, attend_tensor a,
                                             float other);
+/* cond ? a : b, all three broadcasting; what is not taken may be NaN */
+ATTEND_API attend_tensor attend_graph_select(attend_graph *g, attend_tensor cond, attend_tensor a,
+                                             attend_tensor b);
 /* Along the last axis.  A row that is all -inf gives zeros. */
 ATTEND_API attend_tensor attend_graph_softmax(attend_graph *g, attend_tensor a);
 
@@ -268,6 +271,11 @@ ATTEND_API attend_tensor attend_graph_silu(attend_graph *g, attend_tensor a); /*
 ATTEND_API attend_tensor attend_graph_gelu(attend_graph *g, attend_tensor a);
 ATTEND_API attend_tensor attend_graph_gelu_tanh(attend_graph *g, attend_tensor a);
 ATTEND_API attend_tensor attend_graph_tanh(attend_graph *g, attend_tensor a);
+ATTEND_API attend_tensor attend_graph_sigmoid(attend_graph *g, attend_tensor a); /* 1 / (1 + exp(-a)) */
+ATTEND_API attend_tensor attend_graph_relu(attend_graph *g, attend_tensor a); /* max(a, 0) */
+ATTEND_API attend_tensor attend_graph_erf(attend_graph *g, attend_tensor a);
+/* a to a power that is a number: -1 for a reciprocal, 0.5 for a root. */
+ATTEND_API attend_tensor attend_graph_pow(attend_graph *g, attend_tensor a, float exponent);
 
 /* Rotary position embedding (Su et al. 2021) of a (B, H, S, D) by positions: int32 (S) or (B, S).
  * pairing has no default: HALF rotates (d, d + dims/2), INTERLEAVED rotates (2d, 2d + 1).

@@ -76,6 +76,7 @@ enum at_opcode {
     AT_MUL,
     AT_SCALE,
     AT_WHERE,
+    AT_SELECT,
     AT_MASK,
     AT_SOFTMAX,
     AT_ATTENTION,
@@ -85,6 +86,10 @@ enum at_opcode {
     AT_GELU,
     AT_GELU_TANH,
     AT_TANH,
+    AT_SIGMOID,
+    AT_RELU,
+    AT_ERF,
+    AT_POW,
     AT_ROPE,
     AT_GATHER,
     AT_APPEND,
@@ -134,6 +139,9 @@ union at_params {
     struct {
         float other;
     } where;
+    struct {
+        float exponent;
+    } pow;
     struct {
         float eps;
     } norm;

@@ -224,6 +224,25 @@ static int infer_where(attend_graph *g, struct at_node *n, const attend_shape *s
     return 0;
 }
 
+static int infer_select(attend_graph *g, struct at_node *n, const attend_shape *shape)
+{
+    (void)shape;
+    const struct at_tensor *cond = input(g, n, 0), *a = input(g, n, 1), *b = input(g, n, 2);
+    int64_t both[ATTEND_MAX_RANK], out[ATTEND_MAX_RANK];
+    if (want_type(g, n, 0, ATTEND_BOOL, "the condition") < 0 || want_float(g, n, 1, 0) < 0 ||
+        want_float(g, n, 2, 0) < 0)
+        return -1;
+    if (!broadcast(a->shape, a->rank, b->shape, b->rank, both))
+        return misfit(g, n, a, b, "extents must be equal or 1");
+    int rank = a->rank > b->rank ? a->rank : b->rank;
+    if (!broadcast(cond->shape, cond->rank, both, rank, out))
+        return misfit(g, n, cond, a->rank > b->rank ? a : b, "extents must be equal or 1");
+    if (result(g, n, ATTEND_F32, cond->rank > rank ? cond->rank : rank, out) < 0)
+        return -1;
+    order_like(g, n, 1);
+    return 0;
+}
+
 attend_tensor attend_graph_add(attend_graph *g, attend_tensor a, attend_tensor b)
 {
     return binary(g, AT_ADD, a, b, NULL);
@@ -246,6 +265,14 @@ attend_tensor attend_graph_where(attend_graph *g, attend_tensor cond, attend_ten
     return binary(g, AT_WHERE, cond, a, &p);
 }
 
+attend_tensor attend_graph_select(attend_graph *g, attend_tensor cond, attend_tensor a,
+                                  attend_tensor b)
+{
+    int in[] = {at_graph_use(g, cond, "the condition of select"), at_graph_use(g, a, "select"),
+                at_graph_use(g, b, "select")};
+    return append(g, AT_SELECT, in, 3, NULL, NULL);
+}
+
 attend_tensor attend_graph_silu(attend_graph *g, attend_tensor a)
 {
     return unary(g, AT_SILU, a, NULL);
@@ -264,6 +291,27 @@ attend_tensor attend_graph_gelu_tanh(attend_graph *g, attend_tensor a)
 attend_tensor attend_graph_tanh(attend_graph *g, attend_tensor a)
 {
     return unary(g, AT_TANH, a, NULL);
+}
+
+attend_tensor attend_graph_sigmoid(attend_graph *g, attend_tensor a)
+{
+    return unary(g, AT_SIGMOID, a, NULL);
+}
+
+attend_tensor attend_graph_relu(attend_graph *g, attend_tensor a)
+{
+    return unary(g, AT_RELU, a, NULL);
+}
+
+attend_tensor attend_graph_erf(attend_graph *g, attend_tensor a)
+{
+    return unary(g, AT_ERF, a, NULL);
+}
+
+attend_tensor attend_graph_pow(attend_graph *g, attend_tensor a, float exponent)
+{
+    union at_params p = {.pow = {.exponent = exponent}};
+    return unary(g, AT_POW, a, &p);
 }
 
 static int infer_cast(attend_graph *g, struct at_node *n, const attend_shape *shape)
@@ -1114,6 +1162,7 @@ const struct at_op at_ops[AT_OP_COUNT] = {
     [AT_MUL]       = {"mul",        2, 2, false, infer_binary,    NULL,            at_ref_mul},
     [AT_SCALE]     = {"scale",      1, 1, false, infer_unary,     NULL,            at_ref_scale},
     [AT_WHERE]     = {"where",      2, 2, false, infer_where,     NULL,            at_ref_where},
+    [AT_SELECT]    = {"select",     3, 3, false, infer_select,    NULL,            at_ref_select},
     [AT_MASK]      = {"mask",       1, AT_IN_COUNT, false, infer_mask, NULL,       at_ref_mask},
     [AT_SOFTMAX]   = {"softmax",    1, 1, false, infer_rows,      NULL,            at_ref_softmax},
     [AT_ATTENTION] = {"attention",  3, AT_IN_COUNT, false, infer_attention, flops_attention, at_ref_attention},
@@ -1123,6 +1172,10 @@ const struct at_op at_ops[AT_OP_COUNT] = {
     [AT_GELU]      = {"gelu",       1, 1, false, infer_unary,     NULL,            at_ref_gelu},
     [AT_GELU_TANH] = {"gelu_tanh",  1, 1, false, infer_unary,     NULL,            at_ref_gelu_tanh},
     [AT_TANH]      = {"tanh",       1, 1, false, infer_unary,     NULL,            at_ref_tanh},
+    [AT_SIGMOID]   = {"sigmoid",    1, 1, false, infer_unary,     NULL,            at_ref_sigmoid},
+    [AT_RELU]      = {"relu",       1, 1, false, infer_unary,     NULL,            at_ref_relu},
+    [AT_ERF]       = {"erf",        1, 1, false, infer_unary,     NULL,            at_ref_erf},
+    [AT_POW]       = {"pow",        1, 1, false, infer_unary,     NULL,            at_ref_pow},
     [AT_ROPE]      = {"rope",       2, 3, false, infer_rope,      NULL,            at_ref_rope},
     [AT_GATHER]    = {"gather",     2, 2, false, infer_gather,    NULL,            at_ref_gather},
     [AT_APPEND]    = {"append",     3, 4, false, infer_append,    NULL,            at_ref_append},

@@ -308,6 +308,31 @@ int at_ref_where(struct attend_exec *x, const struct at_step *s)
     return each_row(x, s, where_row);
 }
 
+static void select_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), cond = in_row(job, 0, r), a = in_row(job, 1, r),
+               b = in_row(job, 2, r);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, at(&cond, k) != 0 ? at(&a, k) : at(&b, k));
+}
+
+int at_ref_select(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, select_row);
+}
+
+static void pow_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, pow(at(&a, k), (double)job->s->p->pow.exponent));
+}
+
+int at_ref_pow(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, pow_row);
+}
+
 static void function_row(const struct job *job, int64_t r)
 {
     struct row y = out_row(job, r), a = in_row(job, 0, r);
@@ -358,6 +383,31 @@ int at_ref_gelu_tanh(struct attend_exec *x, const struct at_step *s)
 int at_ref_tanh(struct attend_exec *x, const struct at_step *s)
 {
     return each_element(x, s, tanh);
+}
+
+static double sigmoid(double a)
+{
+    return 1 / (1 + exp(-a));
+}
+
+int at_ref_sigmoid(struct attend_exec *x, const struct at_step *s)
+{
+    return each_element(x, s, sigmoid);
+}
+
+static double relu(double a)
+{
+    return a < 0 ? 0 : a; /* NaN stays NaN */
+}
+
+int at_ref_relu(struct attend_exec *x, const struct at_step *s)
+{
+    return each_element(x, s, relu);
+}
+
+int at_ref_erf(struct attend_exec *x, const struct at_step *s)
+{
+    return each_element(x, s, erf);
 }
 
 /* ---- along the last axis ---- */

@@ -201,6 +201,12 @@ static void test_elementwise(void)
     is_tensor(attend_graph_where(g, input(ATTEND_BOOL, ATTEND_SHAPE(3), seen),
                                  floats(ATTEND_SHAPE(2, 3), a), -INFINITY),
               WANT(1, -INFINITY, 3, 4, -INFINITY, 6), 0, "where");
+    begin();
+    static const float hidden[] = {NAN, 7, NAN};
+    attend_tensor b = floats(ATTEND_SHAPE(1, 3), hidden);
+    is_tensor(attend_graph_select(g, input(ATTEND_BOOL, ATTEND_SHAPE(3), seen),
+                                  floats(ATTEND_SHAPE(2, 3), a), b),
+              WANT(1, 7, 3, 4, 7, 6), 0, "select, of which what is not taken does not show");
 }
 
 static void test_functions(void)
@@ -217,6 +223,17 @@ static void test_functions(void)
               WANT(0.84119199f, -0.0036373921f), 1e-6, "gelu_tanh");
     begin();
     is_tensor(attend_graph_tanh(g, floats(ATTEND_SHAPE(3), x)), WANT(0, 0.8f, -0.8f), 3e-7, "tanh");
+    begin();
+    is_tensor(attend_graph_sigmoid(g, floats(ATTEND_SHAPE(3), x)), WANT(0.5f, 0.75f, 0.25f), 1e-7,
+              "sigmoid");
+    begin();
+    is_tensor(attend_graph_relu(g, floats(ATTEND_SHAPE(2), x + 3)), WANT(1, 0), 0, "relu");
+    begin();
+    is_tensor(attend_graph_erf(g, floats(ATTEND_SHAPE(2), x + 3)), WANT(0.84270079f, -0.99997791f),
+              0, "erf");
+    static const float four[] = {4, 0.25f};
+    begin();
+    is_tensor(attend_graph_pow(g, floats(ATTEND_SHAPE(2), four), -0.5f), WANT(0.5f, 2), 0, "pow");
 }
 
 /* ---- rows ---- */
