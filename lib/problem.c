@@ -82,10 +82,12 @@ static bool take_float(struct part *part, float *value)
     return !*end && isfinite(*value);
 }
 
-static bool type_of(struct part part, attend_type *type)
+/* The types of queries come first; keys and values may have any of these. */
+static const attend_type types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16, ATTEND_Q8_0, ATTEND_Q4_0};
+
+static bool type_of(struct part part, int ntypes, attend_type *type)
 {
-    static const attend_type types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16};
-    for (int i = 0; i < AT_LEN(types); i++)
+    for (int i = 0; i < ntypes; i++)
         if (is(part, attend_type_name(types[i]))) {
             *type = types[i];
             return true;
@@ -151,7 +153,9 @@ static bool parse_option(struct part part, struct at_problem *p)
     if (take(&part, "scale"))
         return take_float(&part, &p->scale);
     if (take(&part, "kv-"))
-        return type_of(part, &p->kv_type);
+        return type_of(part, AT_LEN(types), &p->kv_type);
+    if (take(&part, "page"))
+        return take_int(&part, &p->page) && p->page > 0 && part.length == 0;
     if (take(&part, "seed"))
         return take_int(&part, &p->seed) && part.length == 0;
     if (take(&part, "w"))
@@ -178,6 +182,8 @@ static const char *check_sizes(const struct at_problem *p)
         return "head sizes must be 1 to 576";
     if (p->packed && (p->used || p->bshd))
         return "packed sequences take neither \"used\" nor \"bshd\"";
+    if (p->page && (p->packed || p->used))
+        return "pages have used lengths of their own, and no packed sequences";
     return NULL;
 }
 
@@ -189,7 +195,7 @@ int at_problem_parse(const char *word, struct at_problem *p, char *err, size_t e
         return at_say(err, errlen, ATTEND_EINVAL, "\"%s\" does not begin with \"attention:\"",
                       word);
     struct part part = next_part(&rest);
-    if (!type_of(part, &p->type))
+    if (!type_of(part, 3, &p->type))
         return at_say(err, errlen, ATTEND_EINVAL, "\"%s\": \"%.*s\" is not f32, f16 or bf16", word,
                       (int)part.length, part.text);
     p->kv_type = p->type;
@@ -273,6 +279,8 @@ const char *at_problem_print(const struct at_problem *p, char buf[AT_PROBLEM_WOR
         add_float(buf, "scale", p->scale);
     if (p->kv_type != p->type)
         add(buf, ":kv-%s", attend_type_name(p->kv_type));
+    if (p->page)
+        add(buf, ":page%lld", (long long)p->page);
     struct at_problem copy = *p;
     for (int i = 0; i < AT_LEN(switches); i++)
         if (*switch_of(&copy, i))

@@ -15,7 +15,8 @@
  *     alibi sinks lse             slopes; one more logit in the denominator; LSE is an output, too
  *     used                        kv_used, drawn from 0 to k
  *     packed                      b sequences of drawn lengths up to q and k, one after the other
- *     kv-f16                      the type of k and v, where it is another
+ *     page16                      k and v in shuffled pages of 16 keys, of drawn lengths up to k
+ *     kv-f16 kv-q8_0              the type of k and v, where it is another
  *     bshd strided unaligned      layouts: heads inside of rows; padded rows; odd addresses
  *     huge nan                    scores in the thousands; what is hidden holds NaN and infinity
  *     seed7                       other numbers (0)
@@ -36,6 +37,7 @@ struct at_problem {
     attend_align align;
     int64_t left, right; /* window; -1: open */
     enum at_problem_mask mask;
+    int64_t page;         /* keys in a page; 0: not paged */
     bool mask_axis[4];    /* which of b, h, q, k the mask has; it is broadcast along the others */
     float softcap, scale; /* 0: none; NaN: 1 / sqrt(dk) */
     bool alibi, sinks, lse, used, packed, bshd, strided, unaligned, huge, nan;

@@ -18,6 +18,7 @@ static const char *const words[] = {
     "attention:f32:b1h2g1q3k3d8:scale-0.1:kv-f16",
     "attention:f32:b3h2g1q33k17d8:alibi:sinks:lse:used:bshd:strided:unaligned:huge:nan:seed7",
     "attention:f32:b3h2g1q33k17d8:lse:packed:nan",
+    "attention:f16:b3h2g1q1k100d64:causal-br:kv-q8_0:page16:lse",
     "attention:bf16:b2147483647h575g575q2147483647k2147483647d575v576:causal-br:"
     "w2147483647_2147483647:mask-float-1111:cap1.2345679e-10:scale-1.2345679e-10:kv-f16:alibi:"
     "sinks:lse:used:bshd:strided:unaligned:huge:nan:seed2147483647",
@@ -53,7 +54,10 @@ static const char *const refused[] = {
     "attention:f32:b1h1g1q1k1d1:cap0",
     "attention:f32:b1h1g1q1k1d1:capnan",
     "attention:f32:b1h1g1q1k1d1:scaleinf",
-    "attention:f32:b1h1g1q1k1d1:kv-q4_0",
+    "attention:q8_0:b1h1g1q1k1d1",
+    "attention:f32:b1h1g1q1k1d1:kv-q4_1",
+    "attention:f32:b1h1g1q1k1d1:page0",
+    "attention:f32:b1h1g1q1k1d1:page8:used",
     "attention:f32:b1h1g1q1k1d1:packed:used",
 };
 

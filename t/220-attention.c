@@ -30,6 +30,8 @@ static bool one_in(int64_t n)
 static const int64_t sizes[] = {1, 3, 17, 63, 64, 65, 127, 128, 129, 1000};
 static const int64_t heads[] = {1, 8, 32, 40, 64, 80, 96, 128, 192, 256};
 static const attend_type types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16};
+static const attend_type kv_types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16, ATTEND_Q8_0,
+                                       ATTEND_Q4_0};
 
 static void draw_sizes(struct at_problem *p)
 {
@@ -59,13 +61,14 @@ static void draw_visibility(struct at_problem *p)
     }
     p->packed = one_in(5);
     p->used = !p->packed && one_in(4);
+    p->page = !p->packed && !p->used && one_in(4) ? 1 + draw(70) : 0;
 }
 
 static struct at_problem draw_problem(void)
 {
     struct at_problem p = {.left = -1, .right = -1, .scale = NAN};
     p.type = types[draw(NELEM(types))];
-    p.kv_type = one_in(4) ? types[draw(NELEM(types))] : p.type;
+    p.kv_type = one_in(4) ? kv_types[draw(NELEM(kv_types))] : p.type;
     draw_sizes(&p);
     draw_visibility(&p);
     p.softcap = one_in(5) ? 20 : 0;

@@ -15,10 +15,24 @@
 #define FILL 0xff     /* of all memory before use: NaN in every floating type */
 #define PAD 5         /* elements after each row where the word says "strided" */
 #define UNUSED_ROWS 2 /* rows of packed queries after the last sequence */
+#define NO_PAGE (-7)  /* where a table says nothing */
 
-enum { Q, K, V, BIAS, MASK, USED, ALIBI, SINKS, Q_LENS, KV_LENS, O, LSE, ARRAYS };
-static const char *const names[ARRAYS] = {"q",     "k",     "v",      "mask",    "mask", "kv_used",
-                                          "alibi", "sinks", "q_lens", "kv_lens", "o",    "lse"};
+enum { Q, K, V, BIAS, MASK, USED, ALIBI, SINKS, Q_LENS, KV_LENS, TABLE, O, LSE, ARRAYS };
+static const char *const names[ARRAYS] = {
+    [Q] = "q",
+    [K] = "k",
+    [V] = "v",
+    [BIAS] = "mask",
+    [MASK] = "mask",
+    [USED] = "kv_used",
+    [ALIBI] = "alibi",
+    [SINKS] = "sinks",
+    [Q_LENS] = "q_lens",
+    [KV_LENS] = "kv_lens",
+    [TABLE] = "block_table",
+    [O] = "o",
+    [LSE] = "lse",
+};
 
 /* A tensor of the problem: its view, and the memory that it lies in.  A view without data is
  * absent. */
@@ -85,25 +99,32 @@ static uint64_t seed_of(const struct at_problem *p)
 
 /* ---- memory ---- */
 
-/* Strides for memory in the order of `order`, slowest first; returns the elements of all of it. */
-static int64_t lay_out(struct at_view *v, const int *order, int64_t pad)
+/* Elements (blocks) of a row of the last axis. */
+static int64_t row_units(const struct at_view *v)
+{
+    return attend_type_row_bytes(v->type, v->shape[v->rank - 1]) /
+           (int64_t)attend_type_size(v->type);
+}
+
+/* Strides for memory in the order of `order`, slowest first. */
+static void lay_out(struct at_view *v, const int *order, int64_t pad)
 {
     int64_t step = 1;
     for (int i = v->rank - 1; i >= 0; i--) {
         v->stride[order[i]] = step;
-        step *= at_max(v->shape[order[i]], 1) + (i == v->rank - 1 ? pad : 0);
+        step *= i == v->rank - 1 ? row_units(v) + pad : at_max(v->shape[order[i]], 1);
     }
-    return step;
 }
 
-/* Elements from the first to the last one, both counted. */
+/* Elements (blocks) from the first to the last one, both counted. */
 static int64_t span(const struct at_view *v)
 {
-    int64_t last = 0;
+    int64_t last = row_units(v) - 1;
     for (int d = 0; d < v->rank; d++) {
         if (v->shape[d] == 0)
             return 0;
-        last += (v->shape[d] - 1) * v->stride[d];
+        if (d < v->rank - 1)
+            last += (v->shape[d] - 1) * v->stride[d];
     }
     return last + 1;
 }
@@ -141,13 +162,13 @@ static void place_plain(struct check *c, int which, attend_type type, int rank,
 }
 
 /* Queries, keys, values or outputs: (B, H, S, D), or packed (S, H, D). */
-static void place_rows(struct check *c, int which, attend_type type, int64_t heads, int64_t rows,
-                       int64_t d)
+static void place_rows(struct check *c, int which, attend_type type, int64_t batch, int64_t heads,
+                       int64_t rows, int64_t d)
 {
     static const int bhsd[] = {0, 1, 2, 3}, bshd[] = {0, 2, 1, 3};
     const struct at_problem *p = c->p;
     struct at_view v = {
-        .type = type, .rank = 4, .shape = {p->nb, heads, rows, d}
+        .type = type, .rank = 4, .shape = {batch, heads, rows, d}
     };
     if (p->packed)
         v = (struct at_view){
@@ -159,16 +180,18 @@ static void place_rows(struct check *c, int which, attend_type type, int64_t hea
 
 /* ---- inputs ---- */
 
-static void put(const struct at_view *v, int64_t at, float x)
+/* n numbers to the row that begins at `at`. */
+static void put_row(const struct at_view *v, int64_t at, const float *x)
 {
-    if (attend_convert(v->type, at_view_at(v, at), ATTEND_F32, &x, 1) < 0)
+    int64_t n = v->shape[v->rank - 1];
+    if (attend_convert(v->type, at_view_at(v, at), ATTEND_F32, x, n) < 0)
         bail("cannot convert to %s", attend_type_name(v->type));
 }
 
-/* The element after index[] in C order; false after the last one. */
-static bool next_index(const struct at_view *v, int64_t *index)
+/* The place after index[] in C order of the first `axes` axes; false after the last one. */
+static bool next_index(const struct at_view *v, int axes, int64_t *index)
 {
-    for (int d = v->rank - 1; d >= 0; d--) {
+    for (int d = axes - 1; d >= 0; d--) {
         if (++index[d] < v->shape[d])
             return true;
         index[d] = 0;
@@ -190,9 +213,16 @@ static void fill_normal(struct check *c, int which, float factor)
     int64_t index[ATTEND_MAX_RANK] = {0};
     if (!v->data || span(v) == 0)
         return;
-    do
-        put(v, offset(v, index), factor * draw_normal(c));
-    while (next_index(v, index));
+    int64_t n = v->shape[v->rank - 1];
+    float *x = malloc((size_t)n * sizeof *x);
+    if (!x)
+        bail("no memory for %lld numbers", (long long)n);
+    do {
+        for (int64_t d = 0; d < n; d++)
+            x[d] = factor * draw_normal(c);
+        put_row(v, offset(v, index), x);
+    } while (next_index(v, v->rank - 1, index));
+    free(x);
 }
 
 /* A third of the keys is hidden, and of each seven rows the fourth sees nothing. */
@@ -208,8 +238,8 @@ static void fill_mask(struct check *c)
         if (v->type == ATTEND_BOOL)
             *(uint8_t *)at_view_at(v, offset(v, index)) = !hidden;
         else
-            put(v, offset(v, index), hidden ? -INFINITY : bias);
-    } while (next_index(v, index));
+            *(float *)at_view_at(v, offset(v, index)) = hidden ? -INFINITY : bias;
+    } while (next_index(v, v->rank, index));
 }
 
 /* Lengths: the longest, none, then drawn ones. */
@@ -226,6 +256,40 @@ static void make_used(struct check *c)
         c->seq[b].nk = draw_length(c, b, c->p->nk, 1);
         used[b] = (int32_t)c->seq[b].nk;
     }
+}
+
+static int64_t pages_of(const struct check *c, int64_t keys)
+{
+    return at_ceil_div(keys, c->p->page);
+}
+
+/* Each page that a sequence needs, in a drawn order, and as many again that none needs. */
+static int64_t make_table(struct check *c)
+{
+    const struct at_problem *p = c->p;
+    int64_t shape[] = {p->nb, pages_of(c, p->nk)}, pages = 0;
+    place_plain(c, TABLE, ATTEND_I32, 2, shape);
+    if (!c->memory)
+        return 0;
+    int32_t *table = c->a[TABLE].view.data;
+    for (int64_t b = 0; b < p->nb; b++)
+        pages += pages_of(c, c->seq[b].nk);
+    int64_t next = pages > 0 ? draw_to(c, pages - 1) : 0;
+    for (int64_t b = 0; b < p->nb; b++)
+        for (int64_t e = 0; e < shape[1]; e++) {
+            bool needed = e < pages_of(c, c->seq[b].nk);
+            table[b * shape[1] + e] = needed ? (int32_t)(2 * next) : NO_PAGE;
+            next = needed ? (next + 1) % pages : next;
+        }
+    for (int64_t i = shape[0] * shape[1] - 1; i > 0; i--) { /* swaps keep each page in one place */
+        int64_t other = draw_to(c, i);
+        if (table[i] == NO_PAGE || table[other] == NO_PAGE)
+            continue;
+        int32_t t = table[i];
+        table[i] = table[other];
+        table[other] = t;
+    }
+    return 2 * pages;
 }
 
 /* Sequence 1 has no query rows, sequence 2 no keys. */
@@ -263,7 +327,7 @@ static void make_seqs(struct check *c)
         c->seq[b] = (struct at_seq){.qb = b, .nq = p->nq, .kb = b, .nk = p->nk};
     if (p->packed)
         make_packed(c);
-    else if (p->used)
+    else if (p->used || p->page)
         make_used(c);
     for (int64_t n = 0; n < p->nb; n++)
         if (p->align == ATTEND_BOTTOM_RIGHT)
@@ -273,7 +337,7 @@ static void make_seqs(struct check *c)
 static void make_mask(struct check *c)
 {
     const struct at_problem *p = c->p;
-    int64_t shape[4] = {p->nb, p->nh, p->nq, p->nk};
+    int64_t shape[4] = {p->nb, p->nh, p->nq, p->page ? pages_of(c, p->nk) * p->page : p->nk};
     for (int d = 0; d < 4; d++)
         if (!p->mask_axis[d])
             shape[d] = 1;
@@ -317,15 +381,20 @@ static int64_t seen_by(const struct check *c, int64_t n, int64_t g, int64_t j)
 /* Key j of sequence n becomes NaN, its value NaN or infinity. */
 static void poison_key(struct check *c, int64_t n, int64_t g, int64_t j)
 {
+    float row[AT_MAX_HEAD];
     const struct at_seq *s = &c->seq[n];
+    int64_t entry = s->kb, at = s->k0 + j;
+    if (c->p->page) {
+        const int32_t *table = c->a[TABLE].view.data;
+        entry = table[s->kb * pages_of(c, c->p->nk) + j / c->p->page];
+        at = j % c->p->page;
+    }
     for (int which = K; which <= V; which++) {
         const struct at_view *v = &c->a[which].view;
-        int64_t dense[4] = {s->kb, g, s->k0 + j, 0}, packed[4] = {s->k0 + j, g, 0, 0};
-        int64_t *index = v->rank == 4 ? dense : packed;
-        for (int64_t d = 0; d < v->shape[v->rank - 1]; d++) {
-            index[v->rank - 1] = d;
-            put(v, offset(v, index), which == V && j % 2 ? INFINITY : NAN);
-        }
+        const int64_t dense[4] = {entry, g, at, 0}, packed[4] = {at, g, 0, 0};
+        for (int64_t d = 0; d < AT_MAX_HEAD; d++)
+            row[d] = which == V && j % 2 ? INFINITY : NAN;
+        put_row(v, offset(v, v->rank == 4 ? dense : packed), row);
     }
 }
 
@@ -336,6 +405,8 @@ static void poison(struct check *c, int64_t n, int64_t g)
     const struct at_seq *s = &c->seq[n];
     int64_t rows = s->nq * (c->p->nh / c->p->ng), rare = -1, fewest = rows;
     int64_t keys = c->p->packed ? s->nk : c->p->nk; /* those past the used length, too */
+    if (c->p->page)
+        keys = at_min(keys, pages_of(c, s->nk) * c->p->page);
     for (int64_t j = 0; j < keys; j++) {
         int64_t seen = seen_by(c, n, g, j);
         if (seen == 0)
@@ -355,15 +426,19 @@ static void make_inputs(struct check *c)
     make_seqs(c);
     if (!c->memory)
         return;
-    int64_t nq = p->nq, nk = p->nk;
+    int64_t nq = p->nq, nk = p->nk, entries = p->nb;
     if (p->packed) {
         nq = c->seq[p->nb].q0 + UNUSED_ROWS;
         nk = p->nb > 0 ? c->seq[p->nb - 1].k0 + c->seq[p->nb - 1].nk : 0;
     }
-    place_rows(c, Q, p->type, p->nh, nq, p->dk);
-    place_rows(c, K, p->kv_type, p->ng, nk, p->dk);
-    place_rows(c, V, p->kv_type, p->ng, nk, p->dv);
-    place_rows(c, O, ATTEND_F32, p->nh, nq, p->dv);
+    if (p->page) {
+        entries = make_table(c);
+        nk = p->page;
+    }
+    place_rows(c, Q, p->type, p->nb, p->nh, nq, p->dk);
+    place_rows(c, K, p->kv_type, entries, p->ng, nk, p->dk);
+    place_rows(c, V, p->kv_type, entries, p->ng, nk, p->dv);
+    place_rows(c, O, ATTEND_F32, p->nb, p->nh, nq, p->dv);
     int64_t lse[] = {p->nb, p->nh, nq};
     if (p->lse)
         place_plain(c, LSE, ATTEND_F32, p->packed ? 2 : 3, p->packed ? lse + 1 : lse);
@@ -421,6 +496,7 @@ static void build(attend_graph *g, const struct check *c)
     o.sinks = input(g, c, SINKS);
     o.q_lens = input(g, c, Q_LENS);
     o.kv_lens = input(g, c, KV_LENS);
+    o.block_table = input(g, c, TABLE);
     attend_tensor q = input(g, c, Q), k = input(g, c, K), v = input(g, c, V), lse;
     attend_tensor out = attend_graph_attention(g, q, k, v, &o, p->lse ? &lse : NULL);
     attend_graph_output(g, "o", out);
@@ -546,6 +622,9 @@ static struct at_attn problem_of(const struct check *c)
         .sinks = c->a[SINKS].view.data,
         .nseq = c->nseq,
         .seq = c->seq,
+        .table = c->a[TABLE].view.data,
+        .table_stride = p->page ? pages_of(c, p->nk) : 0,
+        .page = p->page,
     };
 }
 
@@ -647,7 +726,7 @@ static bool untouched(struct array *a)
     if (span(v) > 0)
         do
             memset(at_view_at(v, offset(v, index)), FILL, attend_type_size(v->type));
-        while (next_index(v, index));
+        while (next_index(v, v->rank, index));
     for (int64_t i = 0; i < a->block_bytes; i++)
         if ((unsigned char)a->block[i] != FILL)
             return false;
