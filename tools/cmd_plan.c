@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* attend plan: what another verb would do, or the plan of a problem word. */
+/* attend plan: what another verb would do, or the plan of a model or of a problem word. */
 #include "check.h"
-#include "cmd.h"
+#include "model.h"
 
 #include <string.h>
 
 static const struct cmd_flag flags[] = {
-    {"--dot", NULL, "the plan as a graph for Graphviz", NULL},
-    {NULL,    NULL, NULL,                               NULL},
+    {"--dot",    NULL, "the plan as a graph for Graphviz",              NULL},
+    MODEL_FLAGS,
+    {"--tokens", "N",  "of a model: tokens fed at once, at most (512)", NULL},
+    {NULL,       NULL, NULL,                                            NULL},
 };
 
 static int plan_graph(const struct cmd_line *l, attend_graph *g)
@@ -38,18 +40,35 @@ static int plan_word(const struct cmd_line *l, const char *word)
     return status;
 }
 
+static int plan_model(const struct cmd_line *l)
+{
+    int64_t tokens = 512;
+    struct model m;
+    if (!cmd_int(l, "--tokens", 1, INT32_MAX, &tokens))
+        return CMD_WRONG;
+    int status = model_open(&m, l);
+    if (status == CMD_DONE)
+        status = model_make(&m, cmd_has(l, "--tokens") ? tokens : 0, tokens);
+    if (status == CMD_DONE)
+        status = cmd_print_plan(l, attend_llama_plan(m.llama));
+    model_close(&m);
+    return status;
+}
+
 static int run(const struct cmd_line *l)
 {
-    if (l->narg != 1)
-        return cmd_wrong(l, "want a verb with its flags, or a problem such as "
+    if (cmd_has(l, "-m") && l->narg == 0)
+        return plan_model(l);
+    if (l->narg != 1 || cmd_has(l, "-m"))
+        return cmd_wrong(l, "want a verb with its flags, -m with a model, or a problem such as "
                             "attention:f32:b1h8g8q128k128d64:causal-br");
     return plan_word(l, l->arg[0]);
 }
 
 const struct cmd_verb cmd_plan = {
     "plan",
-    "VERB ... | PROBLEM [flags]",
-    "the lowered plan of another verb's command line, instead of running it",
+    "VERB ... | -m MODEL.gguf | PROBLEM [flags]",
+    "the lowered plan of another verb's command line, a model or a problem",
     flags,
     run,
     false,
