@@ -48,6 +48,7 @@ INLINE struct tiles cut(int64_t n)
 INLINE void contract(int nx, V z[TILE][NV], const float *a, const float *b, int64_t bx, int64_t bt,
                      int64_t nt)
 {
+#pragma GCC unroll 4
     for (int64_t t = 0; t < nt; t++) {
         V lanes[NV];
 #pragma GCC unroll 4
@@ -71,13 +72,16 @@ INLINE void pack_lanes_as(enum at_elem type, float *dst, const void *const *rows
         for (int64_t d = 0; d < n; d += VL) {
             V t[VL];
             int some = n - d < VL ? (int)(n - d) : VL;
+#pragma GCC unroll 16
             for (int r = 0; r < VL; r++)
                 t[r] = !rows[g + r] ? vzero()
                        : some == VL ? load_as(type, rows[g + r], d0 + d)
                                     : load_as_n(type, rows[g + r], d0 + d, some);
             vtranspose(t);
-            for (int e = 0; e < some; e++)
-                vstore(dst + (d + e) * R + g, vmul(t[e], vset(scale)));
+#pragma GCC unroll 16
+            for (int e = 0; e < VL; e++)
+                if (e < some)
+                    vstore(dst + (d + e) * R + g, vmul(t[e], vset(scale)));
         }
 }
 
@@ -450,9 +454,11 @@ INLINE void finish_as(enum at_elem type, const float *acc, int64_t dv, const flo
         for (int64_t d = 0; d < dv; d += VL) {
             V t[VL], inv = vload(by + g);
             int some = dv - d < VL ? (int)(dv - d) : VL;
+#pragma GCC unroll 16
             for (int e = 0; e < VL; e++)
                 t[e] = e < some ? vmul(vload(acc + (d + e) * R + g), inv) : vzero();
             vtranspose(t);
+#pragma GCC unroll 16
             for (int r = 0; r < VL; r++) {
                 if (!out[g + r])
                     continue;
@@ -468,7 +474,11 @@ static void finish(const float *state, int64_t dv, const float *sink, void *cons
                    enum at_elem type, float *lse)
 {
     float by[R];
-    for (int r = 0; r < R; r++)
+    for (int v = 0; v < NV; v++) {
+        V l = vload(state + R + v * VL);
+        vstore(by + v * VL, vsel(veq(l, vzero()), vzero(), vdiv(vset(1.0f), l)));
+    }
+    for (int r = 0; (sink || lse) && r < R; r++)
         by[r] = row_end(state[r], state[R + r], sink ? sink[r] : -INFINITY, lse ? lse + r : NULL);
     if (type == AT_ELEM_F16)
         finish_as(AT_ELEM_F16, state + 2 * R, dv, by, out);

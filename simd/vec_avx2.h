@@ -138,16 +138,19 @@ INLINE float vtop(V v)
 INLINE void vtranspose(V t[VL])
 {
     V a[8], b[8];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         a[2 * i] = _mm256_unpacklo_ps(t[2 * i], t[2 * i + 1]);
         a[2 * i + 1] = _mm256_unpackhi_ps(t[2 * i], t[2 * i + 1]);
     }
+#pragma GCC unroll 2
     for (int i = 0; i < 2; i++) { /* b[c]: column c of the rows 4i .. 4i+3, of both halves */
         b[4 * i + 0] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
         b[4 * i + 1] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0xee);
         b[4 * i + 2] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
         b[4 * i + 3] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xee);
     }
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         t[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
         t[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);

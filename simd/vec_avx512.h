@@ -140,6 +140,7 @@ INLINE float vtop(V v)
 /* 4 x 4 within each of the four 128-bit parts, of each group of four vectors. */
 INLINE void transpose_parts(V t[VL])
 {
+#pragma GCC unroll 4
     for (int i = 0; i < 16; i += 4) {
         V a = _mm512_unpacklo_ps(t[i], t[i + 1]), b = _mm512_unpackhi_ps(t[i], t[i + 1]);
         V c = _mm512_unpacklo_ps(t[i + 2], t[i + 3]), d = _mm512_unpackhi_ps(t[i + 2], t[i + 3]);
@@ -152,6 +153,7 @@ INLINE void transpose_parts(V t[VL])
 INLINE void vtranspose(V t[VL])
 {
     transpose_parts(t);
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) { /* now 4 x 4 over the parts */
         V a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x44);
         V b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xee);
