@@ -8,10 +8,11 @@
 
 #include "k_dots.h"
 
-#define FEW_FLOATS 6144          /* of a few rows of a, that stay in L1 while b's rows pass */
-#define DEPTH 256                /* of k a slice; a multiple of 32: blocks are not split */
-#define WIDE (256 / R * R)       /* columns whose slice of b is packed at once */
-#define TALL (240 / TILE * TILE) /* rows whose slice of a is packed at once */
+#define FEW_FLOATS 6144 /* of a few rows of a, that stay in L1 while b's rows pass */
+#define DEPTH 256       /* of k a slice; a multiple of 32: blocks are not split */
+#define WIDE 1024       /* columns whose slice of b is packed at once */
+#define SMALL 256       /* the same where c is not f32, and its sums wait in scratch */
+#define TALL 240        /* rows whose slice of a is packed at once: a multiple of TILE */
 
 /* c[x][0 .. cols) = (first ? 0 : c) + a's rows times the packed slice of b. */
 INLINE void product_tile(int nx, float *c, int64_t c_stride, int cols, int first, const float *bp,
@@ -23,6 +24,10 @@ INLINE void product_tile(int nx, float *c, int64_t c_stride, int cols, int first
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++)
             z[x][v] = vzero();
+#pragma GCC unroll 16
+    for (int x = 0; x < nx; x++)
+        for (int e = 0; e < R; e += 16)
+            vprefetch(c + x * c_stride + e);
     contract(nx, z, bp, a, depth, 1, depth);
 #pragma GCC unroll 16
     for (int x = 0; x < nx; x++)
@@ -127,18 +132,18 @@ static void product_columns(const struct at_matmul *mm, int64_t i0, int64_t i1, 
 static void matmul_many(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
                         float *scratch)
 {
-    float *bp = scratch, *ap = bp + WIDE * DEPTH, *wide = ap + TALL * DEPTH;
-    int64_t size = at_elem_size(mm->c_type);
-    for (int64_t n = n0; n < n1; n += WIDE) {
-        int64_t cols = n1 - n < WIDE ? n1 - n : WIDE;
+    float *bp = scratch, *ap = bp + WIDE * DEPTH, *sums = ap + TALL * DEPTH;
+    int64_t size = at_elem_size(mm->c_type), most = mm->c_type == AT_ELEM_F32 ? WIDE : SMALL;
+    for (int64_t n = n0; n < n1; n += most) {
+        int64_t cols = n1 - n < most ? n1 - n : most;
         char *c = (char *)mm->c + (i0 * mm->c_stride + n) * size;
         if (mm->c_type == AT_ELEM_F32) {
             product_columns(mm, i0, i1, n, cols, (float *)(void *)c, mm->c_stride, bp, ap);
             continue;
         }
-        product_columns(mm, i0, i1, n, cols, wide, WIDE, bp, ap);
+        product_columns(mm, i0, i1, n, cols, sums, SMALL, bp, ap);
         for (int64_t i = 0; i < i1 - i0; i++)
-            store_row(c + i * mm->c_stride * size, mm->c_type, wide + i * WIDE, cols);
+            store_row(c + i * mm->c_stride * size, mm->c_type, sums + i * SMALL, cols);
     }
 }
 

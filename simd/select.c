@@ -118,11 +118,11 @@ const struct at_simd *at_simd_best(void)
     return best;
 }
 
-/* Packed slices of both sides, and c in f32 where it is stored smaller; or the few rows of a and
- * one score block.  256 is the depth of a slice and the most columns and rows of one. */
+/* The few rows of a and one score block; or slices (256 deep) of 1024 columns of b and 256 rows of
+ * a, and sums of 256 columns where c is stored smaller than f32. */
 int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *mm)
 {
     if (mm->m <= t->few_rows && !mm->b_is_kn)
         return at_simd_dots_q_floats((int)mm->m, mm->k) + at_simd_dots_block_floats(t, (int)mm->m);
-    return 2 * 256 * 256 + (mm->c_type == AT_ELEM_F32 ? 0 : mm->m * 256);
+    return (1024 + 256) * 256 + (mm->c_type == AT_ELEM_F32 ? 0 : mm->m * 256);
 }
