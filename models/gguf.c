@@ -668,14 +668,14 @@ int attend_gguf_tensor_check(const attend_gguf_tensor *t, char *err, size_t errl
         unsigned mask;
         const char *what;
     } numbers[] = {
-        {ATTEND_F32,  2, 0x7f80, "element"},
-        {ATTEND_F64,  6, 0x7ff0, "element"},
-        {ATTEND_F16,  0, 0x7c00, "element"},
-        {ATTEND_BF16, 0, 0x7f80, "element"},
-        {ATTEND_Q8_0, 0, 0x7c00, "scale"  },
-        {ATTEND_Q4_0, 0, 0x7c00, "scale"  },
-        {ATTEND_Q4_1, 0, 0x7c00, "scale"  },
-        {ATTEND_Q4_1, 2, 0x7c00, "minimum"},
+        {ATTEND_F32,  2, 0x7f80, "an element"},
+        {ATTEND_F64,  6, 0x7ff0, "an element"},
+        {ATTEND_F16,  0, 0x7c00, "an element"},
+        {ATTEND_BF16, 0, 0x7f80, "an element"},
+        {ATTEND_Q8_0, 0, 0x7c00, "a scale"   },
+        {ATTEND_Q4_0, 0, 0x7c00, "a scale"   },
+        {ATTEND_Q4_1, 0, 0x7c00, "a scale"   },
+        {ATTEND_Q4_1, 2, 0x7c00, "a minimum" },
     };
     int64_t stride = (int64_t)attend_type_size(t->type), block = attend_type_block(t->type);
     for (size_t n = 0; n < sizeof(numbers) / sizeof(*numbers); n++) {
@@ -686,7 +686,7 @@ int attend_gguf_tensor_check(const attend_gguf_tensor *t, char *err, size_t errl
         int64_t row = t->shape.dim[t->shape.rank - 1];
         if (at >= 0)
             return at_say(err, errlen, ATTEND_EFORMAT,
-                          "tensor '%.*s' has a %s that is NaN or infinite, in row %" PRId64
+                          "tensor '%.*s' has %s that is NaN or infinite, in row %" PRId64
                           ", column %" PRId64,
                           SHOWN, t->name, numbers[n].what, at * block / row, at * block % row);
     }

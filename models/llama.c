@@ -127,6 +127,11 @@ static void read_keys(struct build *b)
     read_int(b, "attention.head_count", 1, 65536, &n->heads);
     n->groups = n->heads;
     read_int(b, "attention.head_count_kv", 1, 65536, &n->groups);
+    if (b->status == 0 && n->heads % n->groups != 0)
+        REFUSE(b, ATTEND_EFORMAT,
+               "'llama.attention.head_count_kv' is %" PRId64 ", of which the %" PRId64
+               " of head_count are no multiple",
+               n->groups, n->heads);
     if (b->status < 0)
         return;
     n->dk = n->width / n->heads;
@@ -134,7 +139,12 @@ static void read_keys(struct build *b)
     n->dv = n->dk;
     read_int(b, "attention.value_length", 1, 576, &n->dv);
     n->rotated = n->dk;
-    read_int(b, "rope.dimension_count", 2, n->dk, &n->rotated);
+    read_int(b, "rope.dimension_count", INT64_MIN, INT64_MAX, &n->rotated);
+    if (n->rotated < 2 || n->rotated > n->dk || n->rotated % 2 != 0)
+        REFUSE(b, ATTEND_EFORMAT,
+               "'llama.rope.dimension_count' is %" PRId64
+               ", want an even number from 2 to %" PRId64,
+               n->rotated, n->dk);
     read_float(b, "rope.freq_base", &n->rope_base);
     read_float(b, "attention.layer_norm_rms_epsilon", &n->eps);
     read_int(b, "expert_count", 0, 0, &experts);
