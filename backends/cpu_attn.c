@@ -13,7 +13,6 @@
 #include "cpu.h"
 #include "half.h"
 
-#define LOG2E 1.4426950408889634f
 #define MAX_LANES 64   /* rows of a panel, or of the dots shape */
 #define MAX_PANELS 16  /* of one work item */
 #define MAX_CHUNKS 64  /* of the keys of one sequence */
@@ -342,18 +341,33 @@ static bool edits_scores(const struct at_attn *a)
     return a->softcap > 0 || a->alibi || a->bias.data || a->mask.data;
 }
 
-static void softcap(const struct at_simd *t, const struct at_attn *a, float *st, int64_t n)
+/* Scores are q . k times this.  Where nothing edits them the softmax scales, which loses nothing; a
+ * negative scale turns q around, and a scale of 0 makes q 0. */
+static float q_factor(const struct at_attn *a)
 {
-    t->scale(st, st, 1 / (a->softcap * LOG2E), n);
-    t->tanh(st, st, n);
-    t->scale(st, st, a->softcap * LOG2E, n);
+    return a->scale < 0 ? -1.0f : a->scale > 0 ? 1.0f : 0.0f;
+}
+
+static float softmax_scale(const struct at_attn *a)
+{
+    return edits_scores(a) || a->scale == 0 ? 1 : fabsf(a->scale);
+}
+
+static void scale_scores(const struct at_simd *t, const struct at_attn *a, float *st, int64_t n)
+{
+    t->scale(st, st, fabsf(a->scale), n);
+    if (a->softcap > 0) {
+        t->scale(st, st, 1 / a->softcap, n);
+        t->tanh(st, st, n);
+        t->scale(st, st, a->softcap, n);
+    }
 }
 
 static void add_alibi(const struct at_attn *a, const struct at_seq *q, const struct lanes *l, float *st,
                       int64_t j0, int64_t j1)
 {
     for (int r = 0; r < l->n; r++) {
-        float slope = a->alibi[l->h[r]] * LOG2E;
+        float slope = a->alibi[l->h[r]];
         for (int64_t j = j0; j < j1; j++)
             st[(j - j0) * l->stride + r] -= slope * fabsf((float)(l->i[r] + q->off - j));
     }
@@ -377,7 +391,7 @@ static void add_bias(const struct at_simd *t, const struct at_attn *a, const str
                 value = *(const float *)from;
             else
                 t->convert(&value, AT_ELEM_F32, from, (enum at_elem)at_cpu_elem(m->type), 1);
-            *s = isinf(value) && value < 0 ? -INFINITY : *s + value * LOG2E;
+            *s = isinf(value) && value < 0 ? -INFINITY : *s + value;
         }
 }
 
@@ -408,8 +422,8 @@ static void edit_scores(const struct at_simd *t, const struct schedule *d, const
                         const struct lanes *l, float *st, int64_t j0, int64_t j1)
 {
     const struct at_attn *a = &d->a;
-    if (a->softcap > 0)
-        softcap(t, a, st, (j1 - j0) * l->stride);
+    if (edits_scores(a))
+        scale_scores(t, a, st, (j1 - j0) * l->stride);
     if (a->alibi)
         add_alibi(a, &d->seq[w->seq], l, st, j0, j1);
     if (a->bias.data)
@@ -441,7 +455,8 @@ static void partial_keys(const struct panels *p, const struct lanes *l, int pane
     part.n = to - from;
     p->t->scores(p->st, from - j0, p->q + panel * p->q_floats, &part);
     edit_scores(p->t, p->d, p->w, l, p->st + (from - j0) * l->stride, from, to);
-    p->t->softmax_step(p->st, from - j0, to - from, p->state + panel * p->state_floats, p->d->a.dv);
+    p->t->softmax_step(p->st, from - j0, to - from, p->state + panel * p->state_floats, p->d->a.dv,
+                       softmax_scale(&p->d->a));
 }
 
 static void full_keys(const struct panels *p, int panel, const struct at_rows *k, int64_t j0,
@@ -453,7 +468,7 @@ static void full_keys(const struct panels *p, int panel, const struct at_rows *k
     part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
     part.n = to - from;
     p->t->scores_softmax(p->st, from - j0, p->q + panel * p->q_floats, &part,
-                         p->state + panel * p->state_floats, p->d->a.dv);
+                         p->state + panel * p->state_floats, p->d->a.dv, softmax_scale(&p->d->a));
 }
 
 /* One panel over the block of keys [j0, j1): k and v are the block's. */
@@ -485,7 +500,7 @@ static void finish_panel(const struct panels *p, const struct lanes *l, int pane
     const struct at_attn *a = &p->d->a;
     float lse[MAX_LANES];
     p->t->finish(p->state + panel * p->state_floats, a->dv, a->sinks ? l->sink : NULL, l->o, AT_ELEM_F32,
-                 a->lse.data ? lse : NULL);
+                 a->lse.data ? lse : NULL, softmax_scale(a));
     if (a->lse.data)
         store_lse(l, a, &p->d->seq[p->w->seq], lse);
 }
@@ -533,7 +548,7 @@ static void run_panels(const struct panels *p)
         lanes[i].stride = rows;
         find_lanes(&lanes[i], a, q, w->group, first, (int)at_min(rows, w->first + w->count - first), rows);
         t->pack_q(p->q + i * p->q_floats, lanes[i].q, (enum at_elem)at_cpu_elem(a->q.type), a->dk,
-                  a->scale * LOG2E);
+                  q_factor(a));
         memset(p->state + i * p->state_floats, 0, (size_t)p->state_floats * sizeof(float));
     }
     struct at_keys all = at_key_range(&a->visible, q, w->first / ratio,
@@ -585,7 +600,7 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
     }
     if (hidden)
         edit_scores(t, d, w, l, st, from, to);
-    t->dots_softmax_step(st, to - from, l->n, state, a->dv);
+    t->dots_softmax_step(st, to - from, l->n, state, a->dv, softmax_scale(a));
     for (int64_t j = from; j < to; j += v.n) {
         v = fetch(a, &a->v, w, j, to, stage);
         k = key_rows(a, &a->k, w, j + v.n, at_min(j + v.n + t->dots_keys, end));
@@ -604,7 +619,7 @@ static void run_chunk(const struct at_simd *t, const struct schedule *d, const s
     float *qd = scratch, *st = qd + at_simd_dots_q_floats(n, a->dk);
     float *stage = st + at_simd_dots_block_floats(t, n);
     memset(state, 0, (size_t)at_simd_dots_state_floats(n, a->dv) * sizeof(float));
-    t->dots_pack_q(qd, l.q, n, (enum at_elem)at_cpu_elem(a->q.type), a->dk, a->scale * LOG2E);
+    t->dots_pack_q(qd, l.q, n, (enum at_elem)at_cpu_elem(a->q.type), a->dk, q_factor(a));
     struct at_keys all = at_key_range(&a->visible, q, 0, q->nq);
     int64_t begin = w->first * d->chunk, end = at_min(all.end, begin + d->chunk), size = t->dots_keys;
     for (int64_t j0 = begin; j0 < end; j0 += size) {
@@ -621,7 +636,7 @@ static void finish_dots(const struct at_simd *t, const struct schedule *d, const
     float lse[MAX_LANES];
     int n = dots_lanes(&l, d, w);
     t->dots_finish(state, n, d->a.dv, d->a.sinks ? l.sink : NULL, l.o, AT_ELEM_F32,
-                   d->a.lse.data ? lse : NULL);
+                   d->a.lse.data ? lse : NULL, softmax_scale(&d->a));
     if (d->a.lse.data)
         store_lse(&l, &d->a, &d->seq[w->seq], lse);
 }
@@ -672,7 +687,7 @@ static void join_item(void *arg, int64_t index, int slot)
     float *state = d->partial + w->first * job->partial;
     for (int64_t c = 1; c < w->count; c++)
         t->dots_merge(state, state + c * job->partial, (int)d->seq[w->seq].nq * lanes_of(&d->a),
-                      d->a.dv);
+                      d->a.dv, softmax_scale(&d->a));
     finish_dots(t, d, w, state);
 }
 

@@ -216,25 +216,27 @@ case nx:                                                                        
 /* ---- softmax ---- */
 
 /* How far a score may pass the reference: by anything if no key was seen. */
-INLINE V lead(V l)
+INLINE V lead(V l, float unit)
 {
-    return vsel(veq(l, vzero()), vset(-INFINITY), vset(LAZY));
+    return vsel(veq(l, vzero()), vset(-INFINITY), vset(LAZY / unit));
 }
 
 /* Moves the reference of the lanes where top (relative to it) passes its lead, up to top: what was
  * summed so far, and the block's weights before j0, shrink by 2^-delta. */
 static __attribute__((noinline)) void move_reference(const V top[NV], float *delta, float *st,
-                                                     int64_t j0, float *state, int64_t dv)
+                                                     int64_t j0, float *state, int64_t dv,
+                                                     float scale)
 {
+    struct unit u = unit_of(scale);
     V factor[NV];
     int shrinks = 0;
     for (int v = 0; v < NV; v++) {
         float *ms = state + v * VL, *ls = ms + R;
         V m = vload(ms), l = vload(ls);
         V to = vmin(vset(FLT_MAX), vadd(m, top[v]));
-        to = vsel(vgt(top[v], lead(l)), to, m);
+        to = vsel(vgt(top[v], lead(l, scale * log2_e)), to, m);
         V by = vsub(to, m);
-        factor[v] = vsel(veq(l, vzero()), vset(1.0f), vexp2(vsub(vzero(), by)));
+        factor[v] = vsel(veq(l, vzero()), vset(1.0f), vweight(vsub(vzero(), by), u));
         shrinks |= vany(vgt(vset(1.0f), factor[v]));
         vstore(ms, to);
         vstore(ls, vmul(l, factor[v]));
@@ -251,8 +253,9 @@ static __attribute__((noinline)) void move_reference(const V top[NV], float *del
     }
 }
 
-static void softmax_step(float *st, int64_t j0, int64_t n, float *state, int64_t dv)
+static void softmax_step(float *st, int64_t j0, int64_t n, float *state, int64_t dv, float scale)
 {
+    struct unit u = unit_of(scale);
     float *tile = st + j0 * R, delta[R];
     V top[NV];
     int passes = 0;
@@ -261,25 +264,26 @@ static void softmax_step(float *st, int64_t j0, int64_t n, float *state, int64_t
         for (int64_t j = 0; j < n; j++)
             best = vmax(best, vload(tile + j * R + v * VL));
         top[v] = vsub(best, vload(state + v * VL));
-        passes |= vany(vgt(top[v], lead(vload(state + R + v * VL))));
+        passes |= vany(vgt(top[v], lead(vload(state + R + v * VL), scale * log2_e)));
     }
     if (passes)
-        move_reference(top, delta, st, j0, state, dv);
+        move_reference(top, delta, st, j0, state, dv, scale);
     for (int v = 0; v < NV; v++) {
         V m = vload(state + v * VL), l = vload(state + R + v * VL);
         for (int64_t j = 0; j < n; j++) {
-            V s = vload(tile + j * R + v * VL), p = vexp2(vsub(s, m));
-            l = vadd(l, p);
+            V s = vload(tile + j * R + v * VL), p = vweight(vsub(s, m), u);
             p = vsel(veq(s, vset(-INFINITY)), vbits(0x80000000), p);
+            l = vadd(l, p);
             vstore(tile + j * R + v * VL, p);
         }
         vstore(state + R + v * VL, l);
     }
 }
 
-/* Sums start at -m, so that a score leaves them ready for exp2. */
+/* Sums start at -m, so that a score leaves them ready for vweight. */
 INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const float *k,
-                         int64_t stride, int64_t dk, float *state, int64_t dv)
+                         int64_t stride, int64_t dk, float *state, int64_t dv, float scale,
+                         struct unit u)
 {
     V z[TILE][NV], top[NV];
     float *tile = st + j * R, delta[R];
@@ -298,7 +302,7 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
 #pragma GCC unroll 16
         for (int x = 1; x < nx; x++)
             top[v] = vmax(top[v], z[x][v]);
-        passes[v] = vgt(top[v], lead(vload(state + R + v * VL)));
+        passes[v] = vgt(top[v], lead(vload(state + R + v * VL), scale * log2_e));
         if (v)
             passes[0] = vor_m(passes[0], passes[v]);
     }
@@ -308,7 +312,7 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++)
                 vstore(tile + x * R + v * VL, z[x][v]);
-        move_reference(top, delta, st, j, state, dv);
+        move_reference(top, delta, st, j, state, dv, scale);
 #pragma GCC unroll 16
         for (int x = 0; x < nx; x++)
 #pragma GCC unroll 4
@@ -320,7 +324,7 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
         V l = vload(state + R + v * VL);
 #pragma GCC unroll 16
         for (int x = 0; x < nx; x++) {
-            V p = vexp2(z[x][v]);
+            V p = vweight(z[x][v], u);
             vstore(tile + x * R + v * VL, p);
             l = vadd(l, p);
         }
@@ -329,8 +333,9 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
 }
 
 static void scores_softmax(float *st, int64_t j0, const float *qp, const struct at_rows *k,
-                           float *state, int64_t dv)
+                           float *state, int64_t dv, float scale)
 {
+    struct unit u = unit_of(scale);
     const float *key = k->base;
     struct tiles t = cut(k->n);
     for (int half = 0; half < 2; half++) {
@@ -339,7 +344,7 @@ static void scores_softmax(float *st, int64_t j0, const float *qp, const struct 
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
     for (; tiles > 0; tiles--, j0 += nx, key += nx * k->stride)                                    \
-        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv);                         \
+        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv, scale, u);                         \
     break;
             EACH_WIDTH(CASE)
 #undef CASE
@@ -406,21 +411,23 @@ case nx:                                                                        
 /* ---- the end of a row ---- */
 
 /* The factors that bring two partial results to one reference; 0 for a side that saw nothing. */
-INLINE void common_reference(V *m, V l, V other_m, V other_l, V *factor, V *other_factor)
+INLINE void common_reference(V *m, V l, V other_m, V other_l, V *factor, V *other_factor,
+                             struct unit u)
 {
     VM none = veq(l, vzero()), other_none = veq(other_l, vzero());
     V to = vsel(none, other_m, vsel(other_none, *m, vmax(*m, other_m)));
-    *factor = vsel(none, vzero(), vexp2(vsub(*m, to)));
-    *other_factor = vsel(other_none, vzero(), vexp2(vsub(other_m, to)));
+    *factor = vsel(none, vzero(), vweight(vsub(*m, to), u));
+    *other_factor = vsel(other_none, vzero(), vweight(vsub(other_m, to), u));
     *m = to;
 }
 
-static void merge(float *state, const float *other, int64_t dv)
+static void merge(float *state, const float *other, int64_t dv, float scale)
 {
+    struct unit u = unit_of(scale);
     for (int v = 0; v < NV; v++) {
         V m = vload(state + v * VL), l = vload(state + R + v * VL), f, g;
         V other_l = vload(other + R + v * VL);
-        common_reference(&m, l, vload(other + v * VL), other_l, &f, &g);
+        common_reference(&m, l, vload(other + v * VL), other_l, &f, &g, u);
         vstore(state + v * VL, m);
         vstore(state + R + v * VL, vfma(l, f, vmul(other_l, g)));
         for (int64_t d = 2; d < dv + 2; d++) {
@@ -433,17 +440,18 @@ static void merge(float *state, const float *other, int64_t dv)
 
 /* 1 / l with the sink in l, or 0 where nothing was visible; and lse.  The sink may lie far above
  * the reference, so both are brought to the larger. */
-static float row_end(float m, float l, float sink, float *lse)
+static float row_end(float m, float l, float sink, float scale, float *lse)
 {
     float factor = 1.0f;
+    m *= scale;
     if (sink != -INFINITY) {
-        float s = sink * log2_e, to = l == 0.0f ? s : fmaxf(m, s);
-        factor = l == 0.0f ? 0.0f : exp2f(m - to);
-        l = l * factor + exp2f(s - to);
+        float to = l == 0.0f ? sink : fmaxf(m, sink);
+        factor = l == 0.0f ? 0.0f : expf(m - to);
+        l = l * factor + expf(sink - to);
         m = to;
     }
     if (lse)
-        *lse = l == 0.0f ? -INFINITY : (m + log2f(l)) * ln_2;
+        *lse = l == 0.0f ? -INFINITY : m + logf(l);
     return l == 0.0f ? 0.0f : factor / l;
 }
 
@@ -471,7 +479,7 @@ INLINE void finish_as(enum at_elem type, const float *acc, int64_t dv, const flo
 }
 
 static void finish(const float *state, int64_t dv, const float *sink, void *const *out,
-                   enum at_elem type, float *lse)
+                   enum at_elem type, float *lse, float scale)
 {
     float by[R];
     for (int v = 0; v < NV; v++) {
@@ -479,7 +487,8 @@ static void finish(const float *state, int64_t dv, const float *sink, void *cons
         vstore(by + v * VL, vsel(veq(l, vzero()), vzero(), vdiv(vset(1.0f), l)));
     }
     for (int r = 0; (sink || lse) && r < R; r++)
-        by[r] = row_end(state[r], state[R + r], sink ? sink[r] : -INFINITY, lse ? lse + r : NULL);
+        by[r] = row_end(state[r], state[R + r], sink ? sink[r] : -INFINITY, scale,
+                        lse ? lse + r : NULL);
     if (type == AT_ELEM_F16)
         finish_as(AT_ELEM_F16, state + 2 * R, dv, by, out);
     else if (type == AT_ELEM_BF16)

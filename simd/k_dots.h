@@ -185,14 +185,16 @@ static void dots_scores(float *st, const float *qd, int n, const struct at_rows 
 /* ---- softmax: the block is one run of vectors, whose lanes repeat the rows ---- */
 
 /* As move_reference, row by row. */
-static __attribute__((noinline)) void dots_move(const float *top, int n, float *state, int64_t dv)
+static __attribute__((noinline)) void dots_move(const float *top, int n, float *state, int64_t dv,
+                                                float unit)
 {
     int64_t padded = at_simd_round(dv, 32);
     float *m = state, *l = state + DOTS_ROWS, *acc = state + 2 * DOTS_ROWS;
     for (int r = 0; r < n; r++, acc += padded) {
-        if (!(top[r] - m[r] > (l[r] == 0.0f ? -INFINITY : LAZY)))
+        if (!(top[r] - m[r] > (l[r] == 0.0f ? -INFINITY : LAZY / unit)))
             continue;
-        float to = fminf(top[r], FLT_MAX), factor = l[r] == 0.0f ? 1.0f : exp2f(m[r] - to);
+        float to = fminf(top[r], FLT_MAX);
+        float factor = l[r] == 0.0f ? 1.0f : exp2f((m[r] - to) * unit);
         m[r] = to;
         l[r] *= factor;
         if (factor != 1.0f)
@@ -203,8 +205,9 @@ static __attribute__((noinline)) void dots_move(const float *top, int n, float *
 
 /* The largest score of each row; sums likewise below.  step: floats between vectors of the same
  * rows, of which there are `phases` beside each other. */
-static void dots_softmax_step(float *st, int64_t keys, int n, float *state, int64_t dv)
+static void dots_softmax_step(float *st, int64_t keys, int n, float *state, int64_t dv, float scale)
 {
+    struct unit u = unit_of(scale);
     int64_t rp = at_simd_dots_stride(n), step = rp > VL ? rp : VL;
     int64_t used = keys * rp, all = at_simd_round(used, step);
     float lane[DOTS_ROWS + VL], top[DOTS_ROWS + VL];
@@ -222,16 +225,17 @@ static void dots_softmax_step(float *st, int64_t keys, int n, float *state, int6
         for (int64_t e = r + rp; e < step; e += rp)
             top[r] = lane[e] > top[r] ? lane[e] : top[r];
     }
-    dots_move(top, n, state, dv);
+    dots_move(top, n, state, dv, scale * log2_e);
 
     for (int64_t e = 0; e < step; e++)
         lane[e] = e % rp < n ? state[e % rp] : 0.0f;
     for (int64_t e = 0; e < step; e += VL) {
         V m = vload(lane + e), l = vzero();
         for (int64_t at = e; at < all; at += step) {
-            V s = vload(st + at), p = vexp2(vsub(s, m));
+            V s = vload(st + at), p = vweight(vsub(s, m), u);
+            p = vsel(veq(s, vset(-INFINITY)), vbits(0x80000000), p);
             l = vadd(l, p);
-            vstore(st + at, vsel(veq(s, vset(-INFINITY)), vbits(0x80000000), p));
+            vstore(st + at, p);
         }
         vstore(lane + e, l);
     }
@@ -354,15 +358,17 @@ static void dots_accumulate(float *state, int n, const float *st, const struct a
 
 /* ---- the end ---- */
 
-static void dots_merge(float *state, const float *other, int n, int64_t dv)
+static void dots_merge(float *state, const float *other, int n, int64_t dv, float scale)
 {
+    float unit = scale * log2_e;
     int64_t padded = at_simd_round(dv, 32);
     for (int r = 0; r < n; r++) {
         float *m = state + r, *l = m + DOTS_ROWS, *acc = state + 2 * DOTS_ROWS + r * padded;
         float om = other[r], ol = other[r + DOTS_ROWS];
         const float *oacc = other + 2 * DOTS_ROWS + r * padded;
         float to = *l == 0.0f ? om : ol == 0.0f ? *m : fmaxf(*m, om);
-        float f = *l == 0.0f ? 0.0f : exp2f(*m - to), g = ol == 0.0f ? 0.0f : exp2f(om - to);
+        float f = *l == 0.0f ? 0.0f : exp2f((*m - to) * unit);
+        float g = ol == 0.0f ? 0.0f : exp2f((om - to) * unit);
         *m = to;
         *l = *l * f + ol * g;
         for (int64_t d = 0; d < padded; d += VL)
@@ -380,11 +386,11 @@ INLINE void scale_row(enum at_elem type, void *y, const float *x, float by, int6
 }
 
 static void dots_finish(const float *state, int n, int64_t dv, const float *sink, void *const *out,
-                        enum at_elem type, float *lse)
+                        enum at_elem type, float *lse, float scale)
 {
     const float *acc = state + 2 * DOTS_ROWS;
     for (int r = 0; r < n; r++, acc += at_simd_round(dv, 32)) {
-        float by = row_end(state[r], state[DOTS_ROWS + r], sink ? sink[r] : -INFINITY,
+        float by = row_end(state[r], state[DOTS_ROWS + r], sink ? sink[r] : -INFINITY, scale,
                            lse ? lse + r : NULL);
         if (!out[r])
             continue;

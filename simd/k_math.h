@@ -4,6 +4,9 @@
 #ifndef AT_K_MATH_H
 #define AT_K_MATH_H
 
+#include <float.h>
+#include <math.h>
+
 #include "../lib/quant.h"
 #include "simd.h"
 
@@ -11,15 +14,27 @@
 
 static const float log2_e = 1.44269504088896341f, ln_2 = 0.69314718055994531f;
 
-/* 2^x for x <= 128, to 2 ulp: x = n + f, |f| <= 1/2, by the rounding of a large number whose low
- * bits then are n + 127, the exponent field of 2^n.  Below -126.5 and at -inf it is exactly 0 (n =
- * -127); NaN and +inf give NaN. */
-INLINE V vexp2(V x)
+/* What one unit of a score is worth in powers of two, and the score that is worth -127 of them. */
+struct unit {
+    V by, low;
+};
+INLINE struct unit unit_of(float scale)
+{
+    float by = scale * log2_e;
+    struct unit u = {vset(by), vset(fmaxf(-127.0f / by, -FLT_MAX))};
+    return u;
+}
+
+/* 2^(z by) for z by <= 128, to 2 ulp: z by = n + f, |f| <= 1/2, by the rounding of a large number
+ * whose low bits then are n + 127, the exponent field of 2^n.  The product is never rounded on its
+ * own, so scores may be large.  Below -126.5 and at -inf it is exactly 0 (n = -127), unless `by` is
+ * below 2^-121; NaN and +inf give NaN. */
+INLINE V vweight(V z, struct unit u)
 {
     V magic = vset(0x1.8p23f + 127.0f);
-    x = vmax(vset(-127.0f), x);
-    V t = vadd(x, magic);
-    V f = vsub(x, vsub(t, magic));
+    z = vmax(u.low, z);
+    V t = vfma(z, u.by, magic);
+    V f = vfma(z, u.by, vsub(magic, t));
     V p = vset(1.32257076e-3f); /* 2^f = 1 + f (...), error 1.06 ulp */
     p = vfma(p, f, vset(9.67176291e-3f));
     p = vfma(p, f, vset(5.55089144e-2f));
@@ -27,6 +42,11 @@ INLINE V vexp2(V x)
     p = vfma(p, f, vset(0.693146829f));
     p = vfma(p, f, vset(1.0f));
     return vmul(p, vshl23(t));
+}
+INLINE V vexp2(V x)
+{
+    struct unit one = {vset(1.0f), vset(-127.0f)};
+    return vweight(x, one);
 }
 
 /* e^x for any x: +inf from 88.4 on. */

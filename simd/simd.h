@@ -25,16 +25,19 @@
  * type.
  *
  * The one layout that callers share is the score block st[key][row], f32: row stride st_rows
- * (panel: rows_per_panel; dots: at_simd_dots_stride(rows)), base-2 logits between scores and
- * softmax_step (natural score times log2 e, because pack_q is given scale * log2 e), weights after.
- * There a caller adds bias (times log2 e), applies expressions, and hides (row, key) pairs by
- * *storing* -INFINITY, never by adding it: a NaN score from a hidden key must not survive.  Dropout
- * multiplies weights between softmax_step and accumulate (l keeps the undropped sum).
+ * (panel: rows_per_panel; dots: at_simd_dots_stride(rows)), scores after `scores`, weights after
+ * softmax_step.  There a caller scales, adds bias, applies expressions, and hides (row, key) pairs
+ * by *storing* -INFINITY, never by adding it: a NaN score from a hidden key must not survive.
+ * Dropout multiplies weights between softmax_step and accumulate (l keeps the undropped sum).
  *
- * State (m, l, acc) of a row: m is a reference, not the maximum: finite, at most 24 below the
- * largest base-2 score seen, moved only when a score passes it by more.  All zero is "no key seen
- * yet", and so l == 0 exactly when nothing was visible: output 0, lse -inf.  A NaN score, or +inf,
- * makes that row NaN and no other.
+ * `scale` of softmax_step, scores_softmax, merge and finish, the same for all of a row: the natural
+ * logit that one unit of a score is worth, above 0.  A weight is 2^((s - m) scale log2 e), of which
+ * nothing is rounded before m is taken away; so plain q . k with a scale here keeps digits of large
+ * scores that a scaled q would lose.
+ *
+ * State (m, l, acc) of a row: m is a reference, not the maximum: finite, moved only when a weight
+ * would pass 2^24.  All zero is "no key seen yet", and so l == 0 exactly when nothing was visible:
+ * output 0, lse -inf.  A NaN score, or +inf, makes that row NaN and no other.
  */
 #ifndef AT_SIMD_H
 #define AT_SIMD_H
@@ -111,21 +114,21 @@ struct at_simd {
     /* st[j0 .. j0+n): scores to weights; -INFINITY becomes a weight of -0.0, the mark of a hidden
      * key.  Moves m, and then rescales l, acc and the weights of this block before j0, if it must.
      */
-    void (*softmax_step)(float *st, int64_t j0, int64_t n, float *state, int64_t dv);
+    void (*softmax_step)(float *st, int64_t j0, int64_t n, float *state, int64_t dv, float scale);
     /* scores and softmax_step in one, for keys that every row sees: no score is stored. */
     void (*scores_softmax)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
-                           float *state, int64_t dv);
+                           float *state, int64_t dv, float scale);
     /* acc += weights * values over keys [j0, j1) of the block.  exact: select per (row, key), so
      * that a NaN or infinite value reaches only rows that see it; needed if pack_v returned 1 and
      * some key of [j0, j1) is hidden from some row. */
     void (*accumulate)(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
                        int64_t j1, int exact);
     /* Folds `other` (keys after those of state) into state. */
-    void (*merge)(float *state, const float *other, int64_t dv);
+    void (*merge)(float *state, const float *other, int64_t dv, float scale);
     /* out[r][0 .. dv) = acc / l, for each out[r] that is not NULL; type f32, f16 or bf16.  sink, or
      * NULL: natural logit of each row.  lse, or NULL: [rows_per_panel], natural. */
     void (*finish)(const float *state, int64_t dv, const float *sink, void *const *out,
-                   enum at_elem type, float *lse);
+                   enum at_elem type, float *lse, float scale);
 
     /* ---- attention, dots shape: n rows, 1 <= n <= dots_rows ---- */
 
@@ -137,14 +140,15 @@ struct at_simd {
     void (*dots_scores)(float *st, const float *qd, int n, const struct at_rows *k,
                         const struct at_rows *ahead);
     /* The whole block st[0 .. keys), marks as in softmax_step. */
-    void (*dots_softmax_step)(float *st, int64_t keys, int n, float *state, int64_t dv);
+    void (*dots_softmax_step)(float *st, int64_t keys, int n, float *state, int64_t dv,
+                              float scale);
     /* acc += weights * v.  exact: skip hidden (row, key) pairs, for blocks with any hidden key.
      * ahead: as in dots_scores (the keys of the next block). */
     void (*dots_accumulate)(float *state, int n, const float *st, const struct at_rows *v,
                             int exact, const struct at_rows *ahead);
-    void (*dots_merge)(float *state, const float *other, int n, int64_t dv);
+    void (*dots_merge)(float *state, const float *other, int n, int64_t dv, float scale);
     void (*dots_finish)(const float *state, int n, int64_t dv, const float *sink, void *const *out,
-                        enum at_elem type, float *lse);
+                        enum at_elem type, float *lse, float scale);
 
     /* ---- matrix product ---- */
 

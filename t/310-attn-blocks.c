@@ -211,13 +211,13 @@ static void run_panel(const struct problem *p, const float *qp, float *state, in
                 ;
             struct at_rows part = rows_of((const char *)k.base, k.stride, j, e - j, w->dk, k.type);
             if (full) {
-                t->scores_softmax(st, j, qp, &part, state, w->dv);
+                t->scores_softmax(st, j, qp, &part, state, w->dv, p->scale);
                 continue;
             }
             partial = true;
             t->scores(st, j, qp, &part);
             hide(p, st + j * t->rows_per_panel, t->rows_per_panel, b + j, e - j);
-            t->softmax_step(st, j, e - j, state, w->dv);
+            t->softmax_step(st, j, e - j, state, w->dv, p->scale);
         }
         t->accumulate(state, w->dv, st, vp, 0, n, odd && partial);
     }
@@ -236,15 +236,15 @@ static void panel(const struct problem *p)
     float *qp = taken_floats(at_simd_q_floats(t, w->dk));
     float *state = taken_floats(size), *other = taken_floats(size);
     row_pointers(p, q, o);
-    t->pack_q(qp, q, w->q, w->dk, p->scale * 1.44269504f);
+    t->pack_q(qp, q, w->q, w->dk, 1);
     memset(state, 0, (size_t)size * 4);
     memset(other, 0, (size_t)size * 4);
     run_panel(p, qp, state, 0, cut);
     if (w->split) {
         run_panel(p, qp, other, cut, w->nk);
-        t->merge(state, other, w->dv);
+        t->merge(state, other, w->dv, p->scale);
     }
-    t->finish(state, w->dv, w->sink ? p->sink : NULL, o, w->o, p->lse);
+    t->finish(state, w->dv, w->sink ? p->sink : NULL, o, w->o, p->lse, p->scale);
     ok(released(qp, 0) & released(state, 0) & released(other, 0), "%s: %s: state within its size",
        t->name, w->name);
     free(q), free(o);
@@ -263,7 +263,7 @@ static void run_dots(const struct problem *p, const float *qd, float *state, int
         struct at_rows v = rows_of(p->v, p->vs, b, n, w->dv, w->v);
         t->dots_scores(st, qd, p->rows, &k, &v);
         hide(p, st, stride, b, n);
-        t->dots_softmax_step(st, n, p->rows, state, w->dv);
+        t->dots_softmax_step(st, n, p->rows, state, w->dv, p->scale);
         t->dots_accumulate(state, p->rows, st, &v, w->seen != ALL, &k);
     }
     ok(released(st, 0), "%s: %s: block within its size", t->name, w->name);
@@ -279,15 +279,15 @@ static void dots(const struct problem *p)
     float *qd = taken_floats(at_simd_dots_q_floats(p->rows, w->dk));
     float *state = taken_floats(size), *other = taken_floats(size);
     row_pointers(p, q, o);
-    t->dots_pack_q(qd, q, p->rows, w->q, w->dk, p->scale * 1.44269504f);
+    t->dots_pack_q(qd, q, p->rows, w->q, w->dk, 1);
     memset(state, 0, (size_t)size * 4);
     memset(other, 0, (size_t)size * 4);
     run_dots(p, qd, state, 0, cut);
     if (w->split) {
         run_dots(p, qd, other, cut, w->nk);
-        t->dots_merge(state, other, p->rows, w->dv);
+        t->dots_merge(state, other, p->rows, w->dv, p->scale);
     }
-    t->dots_finish(state, p->rows, w->dv, w->sink ? p->sink : NULL, o, w->o, p->lse);
+    t->dots_finish(state, p->rows, w->dv, w->sink ? p->sink : NULL, o, w->o, p->lse, p->scale);
     ok(released(qd, 0) & released(state, 0) & released(other, 0), "%s: %s: state within its size",
        t->name, w->name);
 }
@@ -378,10 +378,10 @@ static void test_bad_rows(const struct at_simd *t)
         st[3 * n + 1] = bad ? INFINITY : NAN;
         for (int64_t j = 0; j < keys; j++)
             st[j * n + 2] = -INFINITY;
-        t->softmax_step(st, 0, 4, state, dv);
-        t->softmax_step(st, 4, keys - 4, state, dv);
+        t->softmax_step(st, 0, 4, state, dv, 1);
+        t->softmax_step(st, 4, keys - 4, state, dv, 1);
         t->accumulate(state, dv, st, vp, 0, keys, 0);
-        t->finish(state, dv, NULL, o, AT_ELEM_F32, lse);
+        t->finish(state, dv, NULL, o, AT_ELEM_F32, lse, 1);
         bool good = isnan(lse[1]) && lse[2] == -INFINITY;
         for (int64_t r = 0; r < n; r++)
             for (int64_t d = 0; d < dv; d++)
@@ -416,7 +416,7 @@ static void test_bad_query(const struct at_simd *t)
     q[2 * d + 3] = NAN;
     memset(state, 0, (size_t)at_simd_state_floats(t, d) * 4);
     t->pack_q(qp, rows, AT_ELEM_F32, d, 1);
-    t->scores_softmax(st, 0, qp, &key, state, d);
+    t->scores_softmax(st, 0, qp, &key, state, d, 1);
     for (int64_t j = 0; j < keys; j++)
         for (int64_t r = 0; r < n; r++)
             good &= r == 2 ? isnan(st[j * n + r]) != 0 : st[j * n + r] <= 0x1p24f;
