@@ -287,6 +287,48 @@ static void test_lengths(void)
     attend_free(lse.data);
 }
 
+/* The keys of `dense` in pages of 4, in an order of their own. */
+static void write_pool(const char *from, const char *to, int64_t size)
+{
+    static const int page_of[2][2] = {
+        {2, 0},
+        {3, 1}
+    };
+    float pool[4 * 2 * 4 * 8] = {0};
+    attend_array a = read_file(from);
+    for (int64_t b = 0; a.data && b < 2; b++)
+        for (int64_t g = 0; g < 2; g++)
+            for (int64_t j = 0; j < 7; j++)
+                memcpy(pool + ((page_of[b][j / 4] * 2 + g) * 4 + j % 4) * size,
+                       (float *)a.data + ((b * 2 + g) * 7 + j) * size, (size_t)size * sizeof *pool);
+    write_file(to, ATTEND_F32, ATTEND_SHAPE(4, 2, 4, size), pool,
+               4 * 2 * 4 * size * (int64_t)sizeof *pool);
+    attend_free(a.data);
+}
+
+static void test_caches(void)
+{
+    static const int32_t table[] = {2, 0, 3, 1}, all[] = {7, 7};
+    write_file("table", ATTEND_I32, ATTEND_SHAPE(2, 2), table, sizeof table);
+    write_file("all", ATTEND_I32, ATTEND_SHAPE(2), all, sizeof all);
+    write_pool("k", "poolk", 8);
+    write_pool("v", "poolv", 6);
+    good("sdpa --q " FOLDER "/q.npy --k " FOLDER "/poolk.npy --v " FOLDER "/poolv.npy -o " FOLDER
+         "/o.npy --kv-used " FOLDER "/all.npy --block-size 4 --block-table " FOLDER "/table.npy",
+         "paged keys and values");
+    same_files("o", "dense", 1e-6, "are those of the pages");
+    good("sdpa --kv-type q8_0 " DENSE, "--kv-type q8_0");
+    same_files("o", "dense", 0.02, "is near");
+    good("sdpa --kv-type q4_0 " DENSE, "--kv-type q4_0");
+    same_files("o", "dense", 0.2, "is not far");
+    good("sdpa --kv-type fp8 " DENSE, "--kv-type fp8");
+    same_files("o", "dense", 0.06, "is near");
+    move_file("o", "fp8");
+    transpose_file("fp8", "fp8-swapped", false);
+    good("sdpa --kv-type fp8 --layout bshd " ROWS(FOLDER "/t"), "--kv-type fp8 with rows first");
+    same_files("o", "fp8-swapped", 1e-6, "is the same");
+}
+
 static void test_empty(void)
 {
     write_random("eq", ATTEND_F32, ATTEND_SHAPE(0, 2, 3, 8), 1);
@@ -438,6 +480,7 @@ int main(void)
     test_types();
     test_conditions();
     test_lengths();
+    test_caches();
     test_empty();
     test_verbs();
     test_refusals();

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* One attention on tensors from files: what its flags and files said.  sdpa_read.c fills it,
+ * cmd_sdpa.c runs it. */
+#ifndef SDPA_H
+#define SDPA_H
+
+#include "cmd.h"
+
+/* The tensors, inputs first. */
+enum sdpa_tensor {
+    SDPA_Q,
+    SDPA_K,
+    SDPA_V,
+    SDPA_MASK,
+    SDPA_ALIBI,
+    SDPA_SINKS,
+    SDPA_Q_LENS,
+    SDPA_KV_LENS,
+    SDPA_KV_USED,
+    SDPA_TABLE,
+    SDPA_FILES, /* the inputs so far come from files, those from here on are computed */
+    SDPA_K_SCALE = SDPA_FILES,
+    SDPA_V_SCALE,
+    SDPA_INPUTS,
+    SDPA_O = SDPA_INPUTS,
+    SDPA_LSE,
+    SDPA_TENSORS
+};
+
+struct sdpa {
+    const struct cmd_line *l;
+    struct sdpa_array {
+        const char *file;
+        attend_array a;     /* as the file has it; data NULL: absent */
+        attend_shape shape; /* of q, k and v: (B, H, S, D), or packed (T, H, D) */
+        bool strided;       /* the axes of the file are in another order than those of `shape` */
+        int64_t stride[4];  /* then of each axis of `shape` */
+    } t[SDPA_TENSORS];
+    attend_attention_opts opts;
+    attend_type type, kv_type; /* of the computation */
+    bool bshd, packed, paged;
+    int64_t heads[2]; /* of 3-D tensors, queries and keys; 0: not given */
+    int64_t page;     /* --block-size */
+};
+
+/* The flag that names the file of a tensor, and the name of the tensor in the graph. */
+extern const struct sdpa_name {
+    const char *flag, *name;
+} sdpa_names[SDPA_TENSORS];
+
+/* Numbers and words among the flags.  Returns an exit status, and prints what is wrong, as the next
+ * one. */
+int sdpa_read_flags(struct sdpa *s);
+/* The files: read, checked against each other, rounded and converted. */
+int sdpa_read_files(struct sdpa *s);
+/* Memory for O, in the layout of Q, and LSE. */
+int sdpa_make_outputs(struct sdpa *s);
+
+#endif
