@@ -83,7 +83,8 @@ static bool take_float(struct part *part, float *value)
 }
 
 /* The types of queries come first; keys and values may have any of these. */
-static const attend_type types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16, ATTEND_Q8_0, ATTEND_Q4_0};
+static const attend_type types[] = {ATTEND_F32,  ATTEND_F16,  ATTEND_BF16,
+                                    ATTEND_Q8_0, ATTEND_Q4_0, ATTEND_F8};
 
 static bool type_of(struct part part, int ntypes, attend_type *type)
 {

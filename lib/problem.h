@@ -16,7 +16,7 @@
  *     used                        kv_used, drawn from 0 to k
  *     packed                      b sequences of drawn lengths up to q and k, one after the other
  *     page16                      k and v in shuffled pages of 16 keys, of drawn lengths up to k
- *     kv-f16 kv-q8_0              the type of k and v, where it is another
+ *     kv-f16 kv-q8_0 kv-f8        the type of k and v, where it is another (f8: with scales)
  *     bshd strided unaligned      layouts: heads inside of rows; padded rows; odd addresses
  *     huge nan                    scores in the thousands; what is hidden holds NaN and infinity
  *     seed7                       other numbers (0)

@@ -30,8 +30,8 @@ static bool one_in(int64_t n)
 static const int64_t sizes[] = {1, 3, 17, 63, 64, 65, 127, 128, 129, 1000};
 static const int64_t heads[] = {1, 8, 32, 40, 64, 80, 96, 128, 192, 256};
 static const attend_type types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16};
-static const attend_type kv_types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16, ATTEND_Q8_0,
-                                       ATTEND_Q4_0};
+static const attend_type kv_types[] = {ATTEND_F32,  ATTEND_F16,  ATTEND_BF16,
+                                       ATTEND_Q8_0, ATTEND_Q4_0, ATTEND_F8};
 
 static void draw_sizes(struct at_problem *p)
 {

@@ -17,7 +17,24 @@
 #define UNUSED_ROWS 2 /* rows of packed queries after the last sequence */
 #define NO_PAGE (-7)  /* where a table says nothing */
 
-enum { Q, K, V, BIAS, MASK, USED, ALIBI, SINKS, Q_LENS, KV_LENS, TABLE, O, LSE, ARRAYS };
+enum {
+    Q,
+    K,
+    V,
+    BIAS,
+    MASK,
+    USED,
+    ALIBI,
+    SINKS,
+    Q_LENS,
+    KV_LENS,
+    TABLE,
+    K_SCALE,
+    V_SCALE,
+    O,
+    LSE,
+    ARRAYS
+};
 static const char *const names[ARRAYS] = {
     [Q] = "q",
     [K] = "k",
@@ -30,6 +47,8 @@ static const char *const names[ARRAYS] = {
     [Q_LENS] = "q_lens",
     [KV_LENS] = "kv_lens",
     [TABLE] = "block_table",
+    [K_SCALE] = "k_scale",
+    [V_SCALE] = "v_scale",
     [O] = "o",
     [LSE] = "lse",
 };
@@ -207,6 +226,31 @@ static int64_t offset(const struct at_view *v, const int64_t *index)
     return at;
 }
 
+static const struct at_view *scales_of(const struct check *c, int which)
+{
+    return &c->a[which == K ? K_SCALE : V_SCALE].view;
+}
+
+/* What the row of k or v at index[] is times; 1 for other types and tensors. */
+static float stored_scale(const struct check *c, int which, const int64_t *index)
+{
+    if (which != K && which != V)
+        return 1;
+    return at_attn_scale(scales_of(c, which), c->p->packed ? 0 : index[0], index[1]);
+}
+
+/* For k or v of f8: numbers of variance 1 (huge: 40 squared) use most of its range. */
+static void make_scales(struct check *c, int which, int64_t entries, float factor)
+{
+    int64_t shape[] = {c->p->packed ? 1 : entries, c->p->ng};
+    if (c->p->kv_type != ATTEND_F8)
+        return;
+    place_plain(c, which == K ? K_SCALE : V_SCALE, ATTEND_F32, 2, shape);
+    float *scale = scales_of(c, which)->data;
+    for (int64_t i = 0; scale && i < shape[0] * shape[1]; i++)
+        scale[i] = factor * (float)(0.01 + 0.01 * draw_unit(c));
+}
+
 static void fill_normal(struct check *c, int which, float factor)
 {
     const struct at_view *v = &c->a[which].view;
@@ -218,8 +262,9 @@ static void fill_normal(struct check *c, int which, float factor)
     if (!x)
         bail("no memory for %lld numbers", (long long)n);
     do {
+        float by = factor / stored_scale(c, which, index);
         for (int64_t d = 0; d < n; d++)
-            x[d] = factor * draw_normal(c);
+            x[d] = by * draw_normal(c);
         put_row(v, offset(v, index), x);
     } while (next_index(v, v->rank - 1, index));
     free(x);
@@ -447,8 +492,12 @@ static void make_inputs(struct check *c)
     if (p->sinks)
         place_plain(c, SINKS, ATTEND_F32, 1, &p->nh);
     make_mask(c);
-    for (int which = Q; which <= V; which++)
-        fill_normal(c, which, p->huge && which != V ? 40 : 1);
+    for (int which = Q; which <= V; which++) {
+        float factor = p->huge && which != V ? 40 : 1;
+        if (which != Q)
+            make_scales(c, which, entries, factor);
+        fill_normal(c, which, factor);
+    }
     fill_normal(c, ALIBI, 0.25f);
     fill_normal(c, SINKS, 1);
     for (int64_t n = 0; p->nan && c->memory && n < p->nb; n++)
@@ -497,6 +546,8 @@ static void build(attend_graph *g, const struct check *c)
     o.q_lens = input(g, c, Q_LENS);
     o.kv_lens = input(g, c, KV_LENS);
     o.block_table = input(g, c, TABLE);
+    o.k_scale = input(g, c, K_SCALE);
+    o.v_scale = input(g, c, V_SCALE);
     attend_tensor q = input(g, c, Q), k = input(g, c, K), v = input(g, c, V), lse;
     attend_tensor out = attend_graph_attention(g, q, k, v, &o, p->lse ? &lse : NULL);
     attend_graph_output(g, "o", out);
@@ -625,6 +676,8 @@ static struct at_attn problem_of(const struct check *c)
         .table = c->a[TABLE].view.data,
         .table_stride = p->page ? pages_of(c, p->nk) : 0,
         .page = p->page,
+        .k_scale = broadcast(&c->a[K_SCALE].view),
+        .v_scale = broadcast(&c->a[V_SCALE].view),
     };
 }
 

@@ -31,6 +31,7 @@ const char *const check_grid[] = {
     "attention:f32:b1h4g2q1k65d64:causal-br:kv-bf16:lse",
     "attention:f32:b1h4g2q33k65d64:causal-br:kv-q8_0:lse",
     "attention:f32:b1h4g2q1k65d40:causal-br:kv-q4_0:lse",
+    "attention:f32:b2h4g2q17k65d64:causal-br:kv-f8:lse",
     /* few rows, many keys */
     "attention:f32:b1h9g3q1k150d64:causal-br:lse",
     "attention:f16:b1h8g2q1k1000d128:causal-br:lse",
@@ -63,6 +64,7 @@ const char *const check_grid[] = {
     "attention:f32:b3h4g2q33k130d40:causal-br:w20_0:page1:lse",
     "attention:f32:b3h4g2q33k130d40:page7:mask-bool:nan:lse",
     "attention:f32:b2h4g1q4k100d80:causal-br:kv-q8_0:page32:nan:lse",
+    "attention:f32:b2h4g1q4k100d80:causal-br:kv-f8:page32:nan:lse",
     /* what becomes of a score */
     "attention:f32:b1h4g2q33k65d64:scale0.5:lse",
     "attention:f32:b1h4g2q33k65d64:scale-0.25:causal-br:lse",

@@ -78,7 +78,8 @@ static void print_flags(const struct cmd_flag *flags)
     for (const struct cmd_flag *f = flags; f->name; f++) {
         char left[64];
         snprintf(left, sizeof left, "%s %s", f->name, f->value ? f->value : "");
-        printf("  %-26s %s%s\n", left, f->help, f->missing ? " (not in this version)" : "");
+        printf("  %-24s%s", left, strlen(left) > 24 ? "\n                          " : "");
+        printf("  %s%s\n", f->help, f->missing ? " (not in this version)" : "");
     }
 }
 
