@@ -43,38 +43,57 @@ struct generate {
 
 /* ---- the prompt ---- */
 
-static int encode(struct generate *x, const char *text, size_t n, int special)
+/* Tokens of a text after those that are there.  Names of control tokens are these tokens, so that a
+ * template may be written by hand. */
+static int encode(struct generate *x, const char *text, size_t n)
 {
     char err[320];
-    int32_t bos = cmd_has(x->l, "--chat") ? -1 : attend_tokenizer_bos(x->tokenizer);
-    x->id = malloc((n + 1) * sizeof *x->id);
-    if (!x->id)
-        return cmd_fail(x->l, NULL, "no memory for %zu bytes of prompt", n);
-    if (bos >= 0)
-        x->id[x->prompt++] = bos;
     int64_t count =
-        attend_tokenizer_encode(x->tokenizer, text, n, special, x->id + x->prompt, err, sizeof err);
+        attend_tokenizer_encode(x->tokenizer, text, n, 1, x->id + x->prompt, err, sizeof err);
     if (count < 0)
         return cmd_fail(x->l, NULL, "the prompt: %s", err);
     x->prompt += count;
-    if (x->prompt == 0)
-        return cmd_fail(x->l, NULL, "the prompt is empty, and this model has no start token");
     return CMD_DONE;
 }
 
-/* Names of control tokens are these tokens in a prompt, so that a template may be written by hand.
- */
-static int read_prompt(struct generate *x)
+static int make_ids(struct generate *x, size_t n)
 {
-    char err[320], *wrapped;
-    const char *text = cmd_value(x->l, "-p");
-    if (!cmd_has(x->l, "--chat"))
-        return encode(x, text, strlen(text), 1);
-    int64_t n = attend_chat_wrap(x->model.gguf, text, strlen(text), &wrapped, err, sizeof err);
+    x->id = malloc((n + 1) * sizeof *x->id);
+    return x->id ? CMD_DONE : cmd_fail(x->l, NULL, "no memory for %zu bytes of prompt", n);
+}
+
+/* The template has the start token in its text. */
+static int read_chat(struct generate *x, const char *said)
+{
+    char err[320], *text;
+    int64_t n = attend_chat_wrap(x->model.gguf, said, strlen(said), &text, err, sizeof err);
     if (n < 0)
         return cmd_fail(x->l, x->model.file, "%s", err);
-    int status = encode(x, wrapped, (size_t)n, 1);
-    attend_free(wrapped);
+    int status = make_ids(x, (size_t)n);
+    if (status == CMD_DONE)
+        status =
+            encode(x, said, strlen(said)); /* so that what is wrong there is told as it stands */
+    x->prompt = 0;
+    if (status == CMD_DONE)
+        status = encode(x, text, (size_t)n);
+    attend_free(text);
+    return status;
+}
+
+static int read_prompt(struct generate *x)
+{
+    const char *text = cmd_value(x->l, "-p");
+    const int32_t bos = attend_tokenizer_bos(x->tokenizer);
+    if (cmd_has(x->l, "--chat"))
+        return read_chat(x, text);
+    int status = make_ids(x, strlen(text));
+    if (status != CMD_DONE)
+        return status;
+    if (bos >= 0)
+        x->id[x->prompt++] = bos;
+    status = encode(x, text, strlen(text));
+    if (status == CMD_DONE && x->prompt == 0)
+        status = cmd_fail(x->l, NULL, "the prompt is empty, and this model has no start token");
     return status;
 }
 
@@ -125,7 +144,7 @@ static int put_text(struct generate *x, const char *bytes, size_t n)
     if (ready > 0 && cmd_has(x->l, "--json"))
         status = keep_text(x, out, ready);
     else if (ready > 0 && (fwrite(out, 1, ready, stdout) != ready || fflush(stdout) != 0))
-        status = cmd_fail(x->l, NULL, "cannot write the text");
+        status = CMD_FAILED; /* attend.c tells of it */
     free(out);
     return status;
 }
@@ -259,7 +278,8 @@ static int run_model(struct generate *x)
         return cmd_fail(x->l, x->model.file, "%s", err);
     int status = read_prompt(x);
     if (status == CMD_DONE)
-        status = model_make(&x->model, x->prompt + x->n, x->prompt < BATCH ? x->prompt : BATCH);
+        status = model_make(&x->model, "prompt and -n", x->prompt + x->n,
+                            x->prompt < BATCH ? x->prompt : BATCH);
     if (status == CMD_DONE && x->l->plan)
         return cmd_print_plan(x->l, attend_llama_plan(x->model.llama));
     if (status == CMD_DONE)

@@ -135,7 +135,7 @@ static int run_model(struct logits *c)
 {
     int status = model_open(&c->model, c->l);
     if (status == CMD_DONE)
-        status = model_make(&c->model, c->n, cmd_has(c->l, "--step") ? 1 : c->n);
+        status = model_make(&c->model, "--tokens", c->n, cmd_has(c->l, "--step") ? 1 : c->n);
     if (status == CMD_DONE)
         status = c->l->plan ? cmd_print_plan(c->l, attend_llama_plan(c->model.llama)) : run_rows(c);
     model_close(&c->model);

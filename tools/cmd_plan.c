@@ -48,7 +48,7 @@ static int plan_model(const struct cmd_line *l)
         return CMD_WRONG;
     int status = model_open(&m, l);
     if (status == CMD_DONE)
-        status = model_make(&m, cmd_has(l, "--tokens") ? tokens : 0, tokens);
+        status = model_make(&m, "--tokens", cmd_has(l, "--tokens") ? tokens : 0, tokens);
     if (status == CMD_DONE)
         status = cmd_print_plan(l, attend_llama_plan(m.llama));
     model_close(&m);

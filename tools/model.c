@@ -41,7 +41,7 @@ static int read_kv(const struct cmd_line *l, attend_type *kv)
     return CMD_DONE;
 }
 
-int model_make(struct model *m, int64_t need, int64_t batch)
+int model_make(struct model *m, const char *what, int64_t need, int64_t batch)
 {
     char err[400];
     attend_llama_opts opts;
@@ -55,13 +55,14 @@ int model_make(struct model *m, int64_t need, int64_t batch)
     if (!cmd_int(m->l, "--ctx", 1, INT32_MAX, &opts.context))
         return CMD_WRONG;
     if (need > opts.context)
-        return cmd_fail(m->l, m->file, "%" PRId64 " tokens are needed and --ctx is %" PRId64, need,
-                        opts.context);
+        return cmd_fail(m->l, NULL, "--ctx is %" PRId64 ", and %s need %" PRId64 " tokens",
+                        opts.context, what, need);
     if (!cmd_has(m->l, "--quiet") && at_os_is_terminal(2))
         opts.progress = show_progress;
-    if (attend_llama_new(m->ctx, m->gguf, &opts, &m->llama, err, sizeof err) < 0)
-        return cmd_fail(m->l, m->file, "%s", err);
-    return CMD_DONE;
+    int made = attend_llama_new(m->ctx, m->gguf, &opts, &m->llama, err, sizeof err);
+    bool file =
+        made == ATTEND_EFORMAT || made == ATTEND_EUNSUPPORTED; /* else: what was asked for */
+    return made < 0 ? cmd_fail(m->l, file ? m->file : NULL, "%s", err) : CMD_DONE;
 }
 
 void model_close(struct model *m)
