@@ -26,15 +26,7 @@ int at_cpu_elem(attend_type type)
 
 bool at_cpu_has_rows(const attend_plan *plan, int t)
 {
-    const attend_graph *g = plan->graph;
-    const struct at_tensor *x = &g->tensor[t];
-    if (x->rank > 0 && x->order[x->rank - 1] != x->rank - 1)
-        return false;
-    for (; x->of >= 0; x = &g->tensor[x->of]) /* an expanded axis has stride 0 */
-        if (g->node[x->node].op == AT_EXPAND &&
-            g->tensor[x->of].shape[x->rank - 1] != x->shape[x->rank - 1])
-            return false;
-    return true;
+    return at_graph_has_rows(plan->graph, t);
 }
 
 /* Under this much work a wake-up costs more than a second thread saves. */

@@ -80,6 +80,7 @@ enum at_opcode {
     AT_MASK,
     AT_SOFTMAX,
     AT_ATTENTION,
+    AT_MERGE,
     AT_RMS_NORM,
     AT_LAYER_NORM,
     AT_SILU,
@@ -200,6 +201,7 @@ struct at_tensor {
     int64_t shape[ATTEND_MAX_RANK];
     int order[ATTEND_MAX_RANK]; /* axes from slowest to fastest in memory */
     unsigned joined; /* bit i: order[i] and order[i + 1] are one run of memory and may be merged */
+    int unit;        /* the axis whose neighbours are neighbours in memory, or -1 */
     int node;         /* that makes it, or -1 */
     int of;           /* views and new versions of a state: the tensor whose memory this is, or -1 */
     int root;         /* the end of that chain; itself where `of` is -1 */
@@ -241,8 +243,14 @@ int at_graph_add(attend_graph *g, enum at_opcode op, const int *in, int nin,
 int at_graph_use(attend_graph *g, attend_tensor t, const char *what);
 /* A copy for a plan: constants' data and nothing else is shared. */
 attend_graph *at_graph_copy(const attend_graph *g);
-/* A fresh contiguous tensor, or a status. */
+/* A fresh contiguous tensor, or a status.  shape may be that of another tensor of the graph. */
 int at_graph_tensor(attend_graph *g, attend_type type, int rank, const int64_t *shape);
+/* Is the last axis of tensor t one run of memory, whatever is bound? */
+bool at_graph_has_rows(const attend_graph *g, int t);
+/* Bytes of the largest that a shape can be, or -1.  Empty axes count as 1, so that strides fit too. */
+int64_t at_graph_largest(const attend_graph *g, attend_type type, int rank, const int64_t *shape);
+/* Is this an extent that a shape may have: a number, or a form of a dimension? */
+bool at_graph_extent(const attend_graph *g, int64_t extent);
 /* The extent mul * extent + add as a shape value. */
 int64_t at_graph_form(attend_graph *g, int64_t extent, int64_t mul, int64_t add);
 /* Records an error that begins with the node: "attention 'l3': ...". */

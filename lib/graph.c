@@ -96,6 +96,18 @@ const char *at_shape_text(const struct at_dims *dims, int rank, const int64_t *s
     return buf;
 }
 
+/* Dimensions, inputs, states and outputs are bound by name, so no two share one. */
+static bool taken(const attend_graph *g, const char *name)
+{
+    for (int i = 0; i < g->dims.nsym; i++)
+        if (!strcmp(g->dims.sym[i].name, name))
+            return true;
+    for (int i = 0; i < g->ntensor; i++)
+        if (g->tensor[i].name && g->tensor[i].class != AT_CONST && !strcmp(g->tensor[i].name, name))
+            return true;
+    return false;
+}
+
 int64_t attend_graph_dim(attend_graph *g, const char *name, int64_t min, int64_t max)
 {
     if (g->err.status)
@@ -105,11 +117,10 @@ int64_t attend_graph_dim(attend_graph *g, const char *name, int64_t min, int64_t
                 name ? name : "", (long long)min, (long long)max);
         return 0;
     }
-    for (int i = 0; i < g->dims.nsym; i++)
-        if (!strcmp(g->dims.sym[i].name, name)) {
-            at_fail(&g->err, ATTEND_EINVAL, "dimension '%s' is declared twice", name);
-            return 0;
-        }
+    if (taken(g, name)) {
+        at_fail(&g->err, ATTEND_EINVAL, "dimension '%s': the name is taken", name);
+        return 0;
+    }
     struct at_sym s = {.name = at_strdup(g->ctx, name), .min = min, .max = max};
     if (!s.name || !at_grow(g->ctx, (void **)&g->dims.sym, &g->dims.cap_sym, g->dims.nsym, sizeof s)) {
         at_free(g->ctx, s.name);
@@ -151,10 +162,27 @@ int at_graph_use(attend_graph *g, attend_tensor t, const char *what)
 
 /* ---- tensors ---- */
 
-int at_graph_tensor(attend_graph *g, attend_type type, int rank, const int64_t *shape)
+bool at_graph_extent(const attend_graph *g, int64_t extent)
 {
+    return extent >= -(int64_t)g->dims.nform;
+}
+
+int64_t at_graph_largest(const attend_graph *g, attend_type type, int rank, const int64_t *shape)
+{
+    int64_t n = attend_type_row_bytes(
+        type, rank ? at_max(1, at_dim_max(&g->dims, shape[rank - 1])) : 1);
+    for (int d = 0; d < rank - 1; d++)
+        n = at_mul_size(n, at_max(1, at_dim_max(&g->dims, shape[d])));
+    return n;
+}
+
+int at_graph_tensor(attend_graph *g, attend_type type, int rank, const int64_t *extents)
+{
+    int64_t shape[ATTEND_MAX_RANK]; /* extents may be of a tensor, and tensors move when they grow */
     if (g->err.status)
         return g->err.status;
+    for (int d = 0; d < rank; d++)
+        shape[d] = extents[d];
     if (!at_grow(g->ctx, (void **)&g->tensor, &g->cap_tensor, g->ntensor, sizeof *g->tensor))
         return at_fail(&g->err, ATTEND_ENOMEM, "no memory for tensor %d of a graph", g->ntensor);
     int id = g->ntensor++;
@@ -165,6 +193,7 @@ int at_graph_tensor(attend_graph *g, attend_type type, int rank, const int64_t *
     t->node = t->of = t->next_version = -1;
     t->root = id;
     t->joined = ~0u;
+    t->unit = rank - 1;
     for (int d = 0; d < rank; d++) {
         t->shape[d] = shape[d];
         t->order[d] = d;
@@ -172,39 +201,33 @@ int at_graph_tensor(attend_graph *g, attend_type type, int rank, const int64_t *
     return id;
 }
 
+bool at_graph_has_rows(const attend_graph *g, int t)
+{
+    const struct at_tensor *x = &g->tensor[t];
+    return x->rank == 0 || x->unit == x->rank - 1 || x->shape[x->rank - 1] == 1;
+}
+
 static attend_tensor handle(attend_graph *g, int id)
 {
     return g->err.status || id < 0 ? attend_none() : (attend_tensor){g, id};
 }
 
-/* Bytes of the largest this shape can be, or -1 with an error. */
-static int64_t largest(attend_graph *g, const char *name, attend_type type, attend_shape s)
-{
-    int64_t n = s.rank ? attend_type_row_bytes(type, at_dim_max(&g->dims, s.dim[s.rank - 1]))
-                       : (int64_t)attend_type_size(type);
-    for (int d = 0; d < s.rank - 1; d++)
-        n = at_mul_size(n, at_dim_max(&g->dims, s.dim[d]));
-    if (n < 0)
-        at_fail(&g->err, ATTEND_ELIMIT, "tensor '%s' would pass 2^63 bytes", name);
-    return n;
-}
-
 static int named(attend_graph *g, enum at_class class, const char *name, attend_type type,
                  attend_shape s)
 {
-    static const char *const kind[] = {"temporary", "input", "constant", "state"};
+    static const char *const kind[] = {"a temporary", "an input", "a constant", "a state"};
     char dims[128];
     if (g->err.status)
         return -1;
     if (!name || !*name)
-        return at_fail(&g->err, ATTEND_EINVAL, "an %s has no name", kind[class]);
+        return at_fail(&g->err, ATTEND_EINVAL, "%s has no name", kind[class]);
     if (!attend_type_size(type))
-        return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': %d is no type", kind[class], name, type);
+        return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': %d is no type", kind[class], name, (int)type);
     if (s.rank < 0 || s.rank > ATTEND_MAX_RANK)
         return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': rank %d, wants 0 to %d", kind[class], name,
                        s.rank, ATTEND_MAX_RANK);
     for (int d = 0; d < s.rank; d++)
-        if (s.dim[d] < -g->dims.nform)
+        if (!at_graph_extent(g, s.dim[d]))
             return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': extent %d is %lld", kind[class], name, d,
                            (long long)s.dim[d]);
     bool dynamic = false;
@@ -213,11 +236,11 @@ static int named(attend_graph *g, enum at_class class, const char *name, attend_
     if (class == AT_CONST && dynamic)
         return at_fail(&g->err, ATTEND_EINVAL, "constant '%s' has a dynamic extent: %s", name,
                        at_shape_text(&g->dims, s.rank, s.dim, dims, sizeof dims));
-    for (int i = 0; class != AT_CONST && i < g->ntensor; i++)
-        if (g->tensor[i].name && g->tensor[i].class != AT_CONST && !strcmp(g->tensor[i].name, name))
-            return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': the name is taken", kind[class], name);
-    if (largest(g, name, type, s) < 0)
-        return -1;
+    if (class != AT_CONST && taken(g, name))
+        return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': the name is taken", kind[class], name);
+    if (at_graph_largest(g, type, s.rank, s.dim) < 0)
+        return at_fail(&g->err, ATTEND_ELIMIT, "%s '%s', %s, would pass 2^63 bytes", kind[class], name,
+                       at_shape_text(&g->dims, s.rank, s.dim, dims, sizeof dims));
     int id = at_graph_tensor(g, type, s.rank, s.dim);
     if (id < 0)
         return -1;
@@ -246,7 +269,10 @@ attend_tensor attend_graph_const(attend_graph *g, const char *name, attend_type 
     int id = named(g, AT_CONST, name, type, shape);
     if (id < 0)
         return attend_none();
-    int64_t need = largest(g, name, type, shape);
+    int64_t need = at_graph_largest(g, type, shape.rank, shape.dim);
+    for (int d = 0; d < shape.rank; d++)
+        if (shape.dim[d] == 0)
+            need = 0;
     if (bytes != need || (!data && need))
         at_fail(&g->err, ATTEND_EINVAL, "constant '%s' needs %lld bytes but %lld were given", name,
                 (long long)need, data ? (long long)bytes : 0LL);
@@ -264,8 +290,8 @@ static bool may_be_output(const attend_graph *g, const struct at_tensor *t)
     for (int d = 0; d < t->rank; d++)
         if (t->order[d] != d || (d + 1 < t->rank && !(t->joined >> d & 1)))
             return false;
-    for (; t != root; t = &g->tensor[t->of]) /* a slice of the first axis is contiguous, not all */
-        if (g->node[t->node].op == AT_SLICE)
+    for (; t != root; t = &g->tensor[t->of]) /* all of it, and once */
+        if (g->node[t->node].op == AT_SLICE || g->node[t->node].op == AT_EXPAND)
             return false;
     return true;
 }
@@ -279,11 +305,10 @@ void attend_graph_output(attend_graph *g, const char *name, attend_tensor h)
         at_fail(&g->err, ATTEND_EINVAL, "an output has no name");
         return;
     }
-    for (int i = 0; i < g->ntensor; i++)
-        if (g->tensor[i].name && g->tensor[i].class != AT_CONST && !strcmp(g->tensor[i].name, name)) {
-            at_fail(&g->err, ATTEND_EINVAL, "output '%s': the name is taken", name);
-            return;
-        }
+    if (taken(g, name)) {
+        at_fail(&g->err, ATTEND_EINVAL, "output '%s': the name is taken", name);
+        return;
+    }
     if (!may_be_output(g, &g->tensor[id]))
         id = at_graph_add(g, AT_COPY, &id, 1, NULL, NULL);
     if (id < 0)

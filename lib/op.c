@@ -62,6 +62,10 @@ static int want_shape(attend_graph *g, const struct at_node *n, int k, int rank,
 static int result(attend_graph *g, struct at_node *n, attend_type type, int rank,
                   const int64_t *shape)
 {
+    char text[128];
+    if (at_graph_largest(g, type, rank, shape) < 0)
+        return at_graph_fail(g, n, ATTEND_ELIMIT, "the result, %s, would pass 2^63 bytes",
+                             at_shape_text(&g->dims, rank, shape, text, sizeof text));
     int id = at_graph_tensor(g, type, rank, shape);
     if (id >= 0)
         n->out[n->nout++] = id;
@@ -432,7 +436,9 @@ static int infer_gather(attend_graph *g, struct at_node *n, const attend_shape *
     if (!is_float(table->type) && !is_quantised(table->type))
         return want_float(g, n, 0, 2);
     if (table->rank != 2 || index->rank >= ATTEND_MAX_RANK)
-        return at_graph_fail(g, n, ATTEND_EINVAL, "the table has rank %d, wants (N, D)", table->rank);
+        return at_graph_fail(g, n, ATTEND_EINVAL,
+                             "the table has rank %d and the index %d, wants 2 and at most %d",
+                             table->rank, index->rank, ATTEND_MAX_RANK - 1);
     if (want_type(g, n, 1, ATTEND_I32, "the index") < 0)
         return -1;
     int64_t out[ATTEND_MAX_RANK];
@@ -462,12 +468,18 @@ static int want_scale(attend_graph *g, struct at_node *n, int k, const struct at
     return want_shape(g, n, k, 2, one ? all : of->shape, what);
 }
 
+static bool is_view(const attend_graph *g, const struct at_tensor *t)
+{
+    return t->node >= 0 && at_ops[g->node[t->node].op].view;
+}
+
 static int infer_append(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     (void)shape;
     const struct at_tensor *state = input(g, n, 0), *rows = input(g, n, 1);
-    if (state->class != AT_STATE)
-        return at_graph_fail(g, n, ATTEND_EINVAL, "input 0 is not a state");
+    if (state->class != AT_STATE || is_view(g, state))
+        return at_graph_fail(g, n, ATTEND_EINVAL, "input 0 is %s a state",
+                             state->class == AT_STATE ? "a view of" : "not");
     if (want_float(g, n, 1, 0) < 0 || want_type(g, n, 2, ATTEND_I32, "slots") < 0)
         return -1;
     if (state->rank != 4 || rows->rank != 4 || state->shape[1] != rows->shape[1] ||
@@ -568,6 +580,7 @@ static int view(attend_graph *g, struct at_node *n, int rank, const int64_t *sha
     t->of = n->in[0];
     t->root = a->root;
     t->joined = a->joined;
+    t->unit = a->unit;
     if (rank == a->rank)
         memcpy(t->order, a->order, sizeof t->order);
     return 0;
@@ -611,8 +624,10 @@ static int infer_permute(attend_graph *g, struct at_node *n, const attend_shape 
     if (view(g, n, a->rank, out) < 0)
         return -1;
     struct at_tensor *t = &g->tensor[n->out[0]];
+    a = input(g, n, 0);
+    t->unit = a->unit < 0 ? -1 : inverse[a->unit];
     for (int i = 0; i < t->rank; i++)
-        t->order[i] = inverse[input(g, n, 0)->order[i]];
+        t->order[i] = inverse[a->order[i]];
     return 0;
 }
 
@@ -633,6 +648,8 @@ static int infer_slice(attend_graph *g, struct at_node *n, const attend_shape *s
     int64_t start = n->p.slice.start, length = shape->dim[0];
     if (axis < 0 || axis >= a->rank)
         return at_graph_fail(g, n, ATTEND_EINVAL, "axis %d of a tensor of rank %d", axis, a->rank);
+    if (!at_graph_extent(g, length))
+        return at_graph_fail(g, n, ATTEND_EINVAL, "takes %lld elements", (long long)length);
     int64_t extent = a->shape[axis];
     if (start < 0 || at_dim_max(&g->dims, length) > at_dim_min(&g->dims, extent) - start)
         return at_graph_fail(g, n, ATTEND_EINVAL, "takes %lld from %lld on of an axis of %lld",
@@ -666,6 +683,9 @@ static int infer_expand(attend_graph *g, struct at_node *n, const attend_shape *
     const struct at_tensor *a = input(g, n, 0);
     bool fits = shape->rank == a->rank;
     for (int d = 0; fits && d < a->rank; d++)
+        if (!at_graph_extent(g, shape->dim[d]))
+            return at_graph_fail(g, n, ATTEND_EINVAL, "extent %d is %lld", d, (long long)shape->dim[d]);
+    for (int d = 0; fits && d < a->rank; d++)
         fits = a->shape[d] == shape->dim[d] ||
                (a->shape[d] == 1 && !(is_quantised(a->type) && d == a->rank - 1));
     if (!fits)
@@ -677,8 +697,10 @@ static int infer_expand(attend_graph *g, struct at_node *n, const attend_shape *
     a = input(g, n, 0);
     struct at_tensor *t = &g->tensor[n->out[0]];
     for (int d = 0; d < t->rank; d++)
-        if (t->shape[d] != a->shape[d])
+        if (t->shape[d] != a->shape[d]) {
             unjoin(t, d, true);
+            t->unit = t->unit == d ? -1 : t->unit;
+        }
     return 0;
 }
 
@@ -741,7 +763,7 @@ static int infer_extent(attend_graph *g, struct at_node *n, attend_shape *s)
             if (hole >= 0)
                 return at_graph_fail(g, n, ATTEND_EINVAL, "more than one extent is to be inferred");
             hole = d;
-        } else if (s->dim[d] < -g->dims.nform) {
+        } else if (!at_graph_extent(g, s->dim[d])) {
             return at_graph_fail(g, n, ATTEND_EINVAL, "extent %d is %lld", d, (long long)s->dim[d]);
         }
     if (hole < 0)
@@ -816,6 +838,56 @@ static bool groups_joined(const struct at_tensor *t, const int *group)
     return true;
 }
 
+/* Where in memory a group of a's axes begins and ends; axes of extent 1 tell only of a group that has no
+ * others. */
+static void find_group(const struct at_tensor *a, const int *group, int which, int *first, int *last)
+{
+    bool ones = true;
+    for (int d = 0; d < a->rank; d++)
+        ones = ones && (group[d] != which || a->shape[d] == 1);
+    *first = *last = -1;
+    for (int i = 0; i < a->rank; i++)
+        if (group[a->order[i]] == which && (ones || a->shape[a->order[i]] != 1)) {
+            *first = *first < 0 ? i : *first;
+            *last = i;
+        }
+}
+
+/* Of the axes of one group, the last that is longer than 1, or the last. */
+static int innermost(const struct at_tensor *t, const int *group, int which)
+{
+    int last = -1;
+    for (int d = 0; d < t->rank; d++)
+        if (group[d] == which && (last < 0 || t->shape[d] != 1 || t->shape[last] == 1))
+            last = d;
+    return last;
+}
+
+/* How t lies in memory, which is a with other axes: its groups are in the order of a's. */
+static void reshape_order(const struct at_tensor *a, const int *ga, struct at_tensor *t, const int *gb)
+{
+    int count = 0, end = -1;
+    t->joined = ~0u;
+    t->unit = t->rank - 1;
+    if (a->rank == 0 || t->rank == 0) /* one element */
+        return;
+    for (int i = 0; i < a->rank; i++) {
+        int group = ga[a->order[i]], first, last;
+        find_group(a, ga, group, &first, &last);
+        if (i != last)
+            continue;
+        for (int k = end; count > 0 && k < first; k++)
+            if (!(a->joined >> k & 1))
+                t->joined &= ~(1u << (count - 1));
+        for (int d = 0; d < t->rank; d++)
+            if (gb[d] == group)
+                t->order[count++] = d;
+        end = last;
+    }
+    bool known = a->unit >= 0 && a->unit == innermost(a, ga, ga[a->unit]);
+    t->unit = known ? innermost(t, gb, ga[a->unit]) : -1;
+}
+
 static int infer_reshape(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     char from[128], to[128];
@@ -834,25 +906,10 @@ static int infer_reshape(attend_graph *g, struct at_node *n, const attend_shape 
         return at_graph_fail(g, n, ATTEND_EINVAL, "%s to %s: the numbers of elements differ",
                              at_shape_text(&g->dims, a->rank, a->shape, from, sizeof from),
                              at_shape_text(&g->dims, s.rank, s.dim, to, sizeof to));
-    int groups = group_axes(g, a->rank, a->shape, s.rank, s.dim, ga, gb);
+    group_axes(g, a->rank, a->shape, s.rank, s.dim, ga, gb);
     if (view(g, n, s.rank, s.dim) < 0)
         return -1;
-    a = input(g, n, 0);
-    struct at_tensor *t = &g->tensor[n->out[0]];
-    t->joined = ~0u;
-    int count = 0;
-    bool seen[ATTEND_MAX_RANK + 1] = {false};
-    for (int i = 0; groups > 0 && i < a->rank; i++) { /* groups in the order of a's memory */
-        int group = ga[a->order[i]];
-        if (!seen[group])
-            for (int d = 0; d < t->rank; d++)
-                if (gb[d] == group)
-                    t->order[count++] = d;
-        seen[group] = true;
-        int next = i + 1 < a->rank ? ga[a->order[i + 1]] : group;
-        if (next != group && !(a->joined >> i & 1))
-            t->joined &= ~(1u << (count - 1));
-    }
+    reshape_order(input(g, n, 0), ga, &g->tensor[n->out[0]], gb);
     return 0;
 }
 
@@ -861,7 +918,7 @@ static bool reshape_needs_copy(attend_graph *g, int a, attend_shape s)
 {
     int ga[ATTEND_MAX_RANK], gb[ATTEND_MAX_RANK];
     for (int d = 0; d < s.rank; d++)
-        if (s.dim[d] == ATTEND_INFER || s.dim[d] < -g->dims.nform)
+        if (!at_graph_extent(g, s.dim[d]))
             return false; /* settled, or refused, by infer_reshape */
     const struct at_tensor *t = &g->tensor[a];
     struct extents pa = all_extents(g, t->rank, t->shape, -1), pb = all_extents(g, s.rank, s.dim, -1);
@@ -934,9 +991,11 @@ static int check_visible(attend_graph *g, struct at_node *n, const int64_t *scor
         if (n->in[k] < 0)
             continue;
         if (want_type(g, n, k, ATTEND_I32, what) < 0 ||
-            (packed ? input(g, n, k)->rank != 1 && want_shape(g, n, k, 1, scores, what) < 0
-                    : want_shape(g, n, k, 1, scores, what) < 0))
+            (!packed && want_shape(g, n, k, 1, scores, what) < 0))
             return -1;
+        if (input(g, n, k)->rank != 1) /* packed: how many sequences there are is seen in bind */
+            return at_graph_fail(g, n, ATTEND_EINVAL, "%s has rank %d, wants one entry a sequence", what,
+                                 input(g, n, k)->rank);
     }
     bool matters = v->causal || v->left >= 0 || v->right >= 0 || n->in[AT_IN_ALIBI] >= 0;
     if (matters && v->align == ATTEND_ALIGN_UNSET && n->in[AT_IN_Q_OFFSET] < 0 && !packed &&
@@ -1152,6 +1211,37 @@ attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_te
     return out;
 }
 
+/* ---- merge ---- */
+
+static int infer_merge(attend_graph *g, struct at_node *n, const attend_shape *shape)
+{
+    static const char *const what[] = {"o1", "lse1", "o2", "lse2"};
+    const struct at_tensor *o = input(g, n, 0);
+    (void)shape;
+    if (o->rank < 2)
+        return at_graph_fail(g, n, ATTEND_EINVAL, "o1 has rank %d, wants (..., D)", o->rank);
+    for (int k = 0; k < 4; k++)
+        if (want_type(g, n, k, ATTEND_F32, what[k]) < 0 ||
+            want_shape(g, n, k, k % 2 ? o->rank - 1 : o->rank, o->shape, what[k]) < 0)
+            return -1;
+    if (result(g, n, ATTEND_F32, o->rank, o->shape) < 0)
+        return -1;
+    order_like(g, n, 0);
+    o = input(g, n, 0);
+    return result(g, n, ATTEND_F32, o->rank - 1, o->shape);
+}
+
+attend_tensor attend_graph_merge(attend_graph *g, attend_tensor o1, attend_tensor lse1,
+                                 attend_tensor o2, attend_tensor lse2, attend_tensor *lse)
+{
+    int in[] = {at_graph_use(g, o1, "o1 of merge"), at_graph_use(g, lse1, "lse1 of merge"),
+                at_graph_use(g, o2, "o2 of merge"), at_graph_use(g, lse2, "lse2 of merge")};
+    attend_tensor o = append(g, AT_MERGE, in, 4, NULL, NULL);
+    if (lse)
+        *lse = o.graph ? (attend_tensor){g, g->node[g->nnode - 1].out[1]} : o;
+    return o;
+}
+
 /* ---- the table ---- */
 
 /* clang-format off */
@@ -1166,6 +1256,7 @@ const struct at_op at_ops[AT_OP_COUNT] = {
     [AT_MASK]      = {"mask",       1, AT_IN_COUNT, false, infer_mask, NULL,       at_ref_mask},
     [AT_SOFTMAX]   = {"softmax",    1, 1, false, infer_rows,      NULL,            at_ref_softmax},
     [AT_ATTENTION] = {"attention",  3, AT_IN_COUNT, false, infer_attention, flops_attention, at_ref_attention},
+    [AT_MERGE]     = {"merge",      4, 4, false, infer_merge,     NULL,            at_ref_merge},
     [AT_RMS_NORM]  = {"rms_norm",   1, 2, false, infer_norm,      NULL,            at_ref_rms_norm},
     [AT_LAYER_NORM]= {"layer_norm", 1, 3, false, infer_norm,      NULL,            at_ref_layer_norm},
     [AT_SILU]      = {"silu",       1, 1, false, infer_unary,     NULL,            at_ref_silu},
