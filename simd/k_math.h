@@ -151,7 +151,9 @@ INLINE void load_block(enum at_elem type, V w[32 / VL], const void *row, int64_t
         vload_q4(w, b->q, d, vmul(d, vset(-8.0f)));
     } else {
         const struct at_q4_1 *b = (const struct at_q4_1 *)row + block;
-        vload_q4(w, b->q, vset_f16(&b->d), vset_f16(&b->m));
+        V d, m;
+        vset_f16_pair(&b->d, &d, &m);
+        vload_q4(w, b->q, d, m);
     }
 }
 

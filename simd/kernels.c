@@ -14,6 +14,7 @@
 
 #include "k_attn.h"
 #include "k_dots.h"
+#include "k_expr.h"
 #include "k_gemm.h"
 #include "k_rows.h"
 
@@ -58,4 +59,5 @@ const struct at_simd AT_SIMD_TABLE = {
     .layer_norm = layer_norm,
     .rope_half = rope_half,
     .rope_interleaved = rope_interleaved,
+    .expr = expr_run,
 };

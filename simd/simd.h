@@ -86,6 +86,9 @@ struct at_matmul {
     int b_is_kn;
 };
 
+struct at_expr_program;
+struct at_expr_block;
+
 struct at_simd {
     const char *name;   /* "scalar", "avx2", "avx512", "neon" */
     int vl;             /* floats in a vector */
@@ -178,6 +181,10 @@ struct at_simd {
     void (*rope_half)(float *y, const float *x, const float *cos, const float *sin, int64_t half);
     void (*rope_interleaved)(float *y, const float *x, const float *cos, const float *sin,
                              int64_t half);
+
+    /* ---- expressions (expr.h): scratch has the size that the program states ---- */
+
+    void (*expr)(const struct at_expr_program *p, const struct at_expr_block *block, void *scratch);
 };
 
 /* ---- sizes of scratch, in floats: every one is a multiple of 16, so that arrays of them stay

@@ -207,6 +207,11 @@ INLINE V vset_f16(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_set1_epi16((short)*p));
 }
+INLINE void vset_f16_pair(const uint16_t *p, V *a, V *b)
+{
+    *a = vset_f16(p);
+    *b = vset_f16(p + 1);
+}
 INLINE void vprefetch(const void *p)
 {
     _mm_prefetch((const char *)p, _MM_HINT_T0);

@@ -219,6 +219,15 @@ INLINE V vset_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p));
 }
+/* Two f16 in memory, each in all lanes. */
+INLINE void vset_f16_pair(const uint16_t *p, V *a, V *b)
+{
+    int32_t both;
+    memcpy(&both, p, sizeof both);
+    V ab = _mm512_cvtph_ps(_mm256_set1_epi32(both));
+    *a = _mm512_moveldup_ps(ab);
+    *b = _mm512_movehdup_ps(ab);
+}
 INLINE void vprefetch(const void *p)
 {
     _mm_prefetch((const char *)p, _MM_HINT_T0);

@@ -189,6 +189,11 @@ INLINE V vset_f16(const uint16_t *p)
 {
     return vset(at_half_to_float(*p));
 }
+INLINE void vset_f16_pair(const uint16_t *p, V *a, V *b)
+{
+    *a = vset_f16(p);
+    *b = vset_f16(p + 1);
+}
 INLINE void vprefetch(const void *p)
 {
     __builtin_prefetch(p);

@@ -190,6 +190,11 @@ INLINE V vset_f16(const uint16_t *p) /* one f16 in all lanes */
 {
     return vset(at_half_to_float(*p));
 }
+INLINE void vset_f16_pair(const uint16_t *p, V *a, V *b) /* the first in a, the second in b */
+{
+    *a = vset_f16(p);
+    *b = vset_f16(p + 1);
+}
 INLINE void vprefetch(const void *p)
 {
     __builtin_prefetch(p);
