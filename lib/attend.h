@@ -392,6 +392,51 @@ ATTEND_API attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q
                                                 attend_tensor v, const attend_attention_opts *opts,
                                                 attend_tensor *lse);
 
+/* Two attentions of the same queries over different keys, (..., D) and their LSE (...), as if all keys
+ * had been there at once; neither may have had a sink but one.  A side that saw nothing (LSE -inf) adds
+ * nothing.  So a prefix that sequences share is read once: attend to it with the rows of all of them,
+ * and merge.  lse, where not NULL, receives the LSE of both. */
+ATTEND_API attend_tensor attend_graph_merge(attend_graph *g, attend_tensor o1, attend_tensor lse1,
+                                            attend_tensor o2, attend_tensor lse2,
+                                            attend_tensor *lse);
+
+/* ---- KV cache: pages -----------------------------------------------------------------------
+ *
+ * Which page of a pool (P, G, page, D) holds which keys of which sequence.  This is bookkeeping on the
+ * host, above the graph: it touches no tensor.  Before a run ask for rows (attend_kv_extend gives the
+ * slots for append), do the copies it asks for, and bind table and lengths.  Errors are read by
+ * attend_kv_error.  One thread at a time. */
+
+typedef struct attend_kv attend_kv;
+
+/* A pool of `pages` pages of `page` keys; sequences have at most `width` pages each (the width of the
+ * block table), and there are at most `sequences` at a time. */
+ATTEND_API int attend_kv_new(attend_ctx *ctx, int64_t pages, int64_t page, int64_t sequences,
+                             int64_t width, attend_kv **out) ATTEND_CHECK;
+ATTEND_API void attend_kv_free(attend_kv *kv);
+ATTEND_API const char *attend_kv_error(const attend_kv *kv);
+/* An empty sequence: its number, 0 <= number < sequences, or a status. */
+ATTEND_API int attend_kv_open(attend_kv *kv);
+/* A sequence with the keys of another, which share their pages until one of them writes. */
+ATTEND_API int attend_kv_fork(attend_kv *kv, int seq);
+/* Ends a sequence; pages that nobody else has are free again. */
+ATTEND_API void attend_kv_close(attend_kv *kv, int seq);
+/* Room for n more keys: slots[n] for append, and the sequence is n longer.  A shared page that would be
+ * written is replaced by a copy, which attend_kv_copies then asks for.  On failure (no free page, or
+ * the table is full) nothing has changed. */
+ATTEND_API int attend_kv_extend(attend_kv *kv, int seq, int64_t n, int32_t *slots) ATTEND_CHECK;
+/* Cuts a sequence to `length` keys, say after a draft was refused. */
+ATTEND_API int attend_kv_truncate(attend_kv *kv, int seq, int64_t length) ATTEND_CHECK;
+/* Gives back the pages all of whose keys are before `first`: for windows.  Positions stay. */
+ATTEND_API int attend_kv_forget(attend_kv *kv, int seq, int64_t first) ATTEND_CHECK;
+/* Copies to do before the next run: page copies[2i] of the pool to page copies[2i + 1].  Returns how
+ * many, and forgets them; at most `room` are given at a time. */
+ATTEND_API int64_t attend_kv_copies(attend_kv *kv, int32_t *copies, int64_t room);
+ATTEND_API int64_t attend_kv_length(const attend_kv *kv, int seq); /* 0 where there is none */
+ATTEND_API int64_t attend_kv_free_pages(const attend_kv *kv);
+/* Row of the block table: `width` entries, -1 where there is no page. */
+ATTEND_API int attend_kv_table(const attend_kv *kv, int seq, int32_t *row) ATTEND_CHECK;
+
 /* ---- Plan --------------------------------------------------------------------------------- */
 
 typedef struct attend_plan attend_plan;

@@ -46,7 +46,7 @@ static void mark_dead(attend_graph *g, bool *needed)
         for (int k = 0; k < n->nout; k++)
             live |= needed[n->out[k]];
         n->dead = n->dead || !live;
-        if (n->op == AT_ATTENTION && !needed[n->out[1]])
+        if (n->nout == 2 && !needed[n->out[1]])
             n->nout = 1; /* nobody wants the LSE */
         for (int k = 0; k < n->nin && !n->dead; k++)
             if (n->in[k] >= 0)

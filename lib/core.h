@@ -444,6 +444,8 @@ struct attend_exec {
     int64_t *sym;                 /* values of the dimensions; -1: not given */
     struct at_view *view;         /* per tensor of the plan */
     struct at_bound *bound;       /* per tensor: what attend_bind was given */
+    struct at_bound *old;         /* per name, and old_sym: as before a bind that fails */
+    int64_t *old_sym;
     struct at_name *name;         /* what may be bound */
     int nname;
     const struct at_variant *variant; /* chosen by the last bind, NULL: not ready */

@@ -19,7 +19,8 @@ static int list_names(attend_exec *x)
     for (int t = 0; t < g->ntensor; t++)
         if (g->tensor[t].name && g->tensor[t].class != AT_CONST)
             x->name[x->nname++] = (struct at_name){g->tensor[t].name, t, -1};
-    return 0;
+    x->old = at_calloc(x->ctx, x->nname, sizeof *x->old);
+    return x->old ? 0 : ATTEND_ENOMEM;
 }
 
 int attend_exec_new(attend_plan *plan, attend_exec **out)
@@ -33,9 +34,10 @@ int attend_exec_new(attend_plan *plan, attend_exec **out)
     x->plan = plan;
     x->ctx = ctx;
     x->sym = at_calloc(ctx, g->dims.nsym + 1, sizeof *x->sym);
+    x->old_sym = at_calloc(ctx, g->dims.nsym + 1, sizeof *x->sym);
     x->view = at_calloc(ctx, g->ntensor, sizeof *x->view);
     x->bound = at_calloc(ctx, g->ntensor, sizeof *x->bound);
-    if (!x->sym || !x->view || !x->bound || list_names(x) < 0) {
+    if (!x->sym || !x->old_sym || !x->view || !x->bound || list_names(x) < 0) {
         attend_exec_free(x);
         return ATTEND_ENOMEM;
     }
@@ -53,6 +55,8 @@ void attend_exec_free(attend_exec *x)
     at_free(ctx, x->sym);
     at_free(ctx, x->view);
     at_free(ctx, x->bound);
+    at_free(ctx, x->old);
+    at_free(ctx, x->old_sym);
     at_free(ctx, x->name);
     at_free(ctx, x->arena);
     at_free(ctx, x->scratch);
@@ -84,7 +88,10 @@ static int take(attend_exec *x, const attend_binding *b)
                        b->name ? b->name : "");
     if (n->sym >= 0) {
         const struct at_sym *s = &g->dims.sym[n->sym];
-        if (b->data || b->value < s->min || b->value > s->max)
+        if (b->data)
+            return at_fail(&x->err, ATTEND_EINVAL, "dimension '%s' is bound to memory, wants a value",
+                           n->name);
+        if (b->value < s->min || b->value > s->max)
             return at_fail(&x->err, ATTEND_EINVAL, "dimension '%s' is %lld, wants %lld to %lld", n->name,
                            (long long)b->value, (long long)s->min, (long long)s->max);
         x->sym[n->sym] = b->value;
@@ -95,6 +102,10 @@ static int take(attend_exec *x, const attend_binding *b)
     if (b->bytes < 0 || (!b->data && b->bytes > 0))
         return at_fail(&x->err, ATTEND_EINVAL, "'%s' is bound to %lld bytes at no address", n->name,
                        (long long)b->bytes);
+    size_t align = attend_type_block(t->type) > 1 ? sizeof(uint16_t) : attend_type_size(t->type);
+    if ((uintptr_t)b->data % align)
+        return at_fail(&x->err, ATTEND_EINVAL, "'%s' is bound to an address that is no multiple of %d",
+                       n->name, (int)align);
     *to = (struct at_bound){.given = true, .data = b->data, .bytes = b->bytes, .strided = b->stride};
     if (!b->stride)
         return 0;
@@ -107,7 +118,7 @@ static int take(attend_exec *x, const attend_binding *b)
     if (t->rank && b->stride[t->rank - 1] != 1)
         return at_fail(&x->err, ATTEND_EINVAL, "'%s' has stride %lld on its last axis, wants 1",
                        n->name, (long long)b->stride[t->rank - 1]);
-    if (t->class == AT_TEMP && t->of >= 0)
+    if (t->class == AT_TEMP && t->of >= 0) /* others read the memory in the order of the result */
         return at_fail(&x->err, ATTEND_EUNSUPPORTED,
                        "output '%s' is a view of a result: it can only be bound contiguous", n->name);
     return 0;
@@ -172,6 +183,12 @@ static bool reshape_strides(const struct at_view *from, struct at_view *to)
     return true;
 }
 
+static int cannot_keep(attend_exec *x)
+{
+    return at_fail(&x->err, ATTEND_EINVAL,
+                   "an input or output is bound with strides that a reshape of it cannot keep");
+}
+
 static int resolve_view(attend_exec *x, const struct at_node *n, const struct at_view *from,
                         struct at_view *v)
 {
@@ -179,8 +196,7 @@ static int resolve_view(attend_exec *x, const struct at_node *n, const struct at
     switch (n->op) {
     case AT_RESHAPE:
         if (!reshape_strides(from, v))
-            return at_fail(&x->err, ATTEND_EINVAL,
-                           "an input is bound with strides that a reshape of it cannot keep");
+            return cannot_keep(x);
         break;
     case AT_PERMUTE:
         for (int d = 0; d < v->rank; d++)
@@ -195,7 +211,8 @@ static int resolve_view(attend_exec *x, const struct at_node *n, const struct at
         start = n->p.slice.start;
         if (n->p.slice.axis == v->rank - 1)
             start /= attend_type_block(v->type);
-        v->data = at_view_at(from, start * from->stride[n->p.slice.axis]);
+        if (from->data)
+            v->data = at_view_at(from, start * from->stride[n->p.slice.axis]);
         break;
     default: /* a new version of a state */
         memcpy(v->stride, from->stride, sizeof v->stride);
@@ -203,17 +220,46 @@ static int resolve_view(attend_exec *x, const struct at_node *n, const struct at
     return 0;
 }
 
-/* Bytes from the first element to the end of the last. */
+/* Elements along axis d, or blocks. */
+static int64_t steps(const struct at_view *v, int d)
+{
+    return d == v->rank - 1 ? at_ceil_div(v->shape[d], attend_type_block(v->type)) : v->shape[d];
+}
+
+/* Bytes from the first element to the end of the last; INT64_MAX where a caller's strides pass that. */
 static int64_t span(const struct at_view *v)
 {
-    int64_t last = 0, block = attend_type_block(v->type);
+    int64_t last = 0, reach, bytes;
+    bool over = false;
     for (int d = 0; d < v->rank; d++) {
-        int64_t n = d == v->rank - 1 ? at_ceil_div(v->shape[d], block) : v->shape[d];
-        if (n == 0)
+        if (v->shape[d] == 0)
             return 0;
-        last += (n - 1) * v->stride[d];
+        over = over || __builtin_mul_overflow(steps(v, d) - 1, v->stride[d], &reach) ||
+               __builtin_add_overflow(last, reach, &last);
     }
-    return (last + 1) * (int64_t)attend_type_size(v->type);
+    over = over || last == INT64_MAX ||
+           __builtin_mul_overflow(last + 1, (int64_t)attend_type_size(v->type), &bytes);
+    return over ? INT64_MAX : bytes;
+}
+
+/* Do two elements share memory?  Not if each stride passes what all smaller ones reach. */
+static bool folds(const struct at_view *v)
+{
+    int64_t reach = 1;
+    bool done[ATTEND_MAX_RANK] = {false};
+    for (int i = 0; i < v->rank; i++) {
+        int least = -1;
+        for (int d = 0; d < v->rank; d++)
+            if (!done[d] && (least < 0 || v->stride[d] < v->stride[least]))
+                least = d;
+        done[least] = true;
+        if (steps(v, least) < 2)
+            continue;
+        if (v->stride[least] < reach)
+            return true;
+        reach += (steps(v, least) - 1) * v->stride[least];
+    }
+    return false;
 }
 
 /* The memory of a root: a constant's, the caller's, or a place in the arena. */
@@ -241,6 +287,10 @@ static int resolve_root(attend_exec *x, int id)
     if (span(v) > b->bytes)
         return at_fail(&x->err, ATTEND_EINVAL, "'%s' needs %lld bytes but %lld are bound",
                        g->tensor[named].name, (long long)span(v), (long long)b->bytes);
+    if (b->strided && t->class != AT_INPUT && span(v) > 0 && folds(v))
+        return at_fail(&x->err, ATTEND_EINVAL,
+                       "'%s' is written, but its strides put elements in one place",
+                       g->tensor[named].name);
     return 0;
 }
 
@@ -250,6 +300,8 @@ static int resolve_all(attend_exec *x)
     for (int id = 0; id < g->ntensor; id++) {
         const struct at_tensor *t = &g->tensor[id];
         struct at_view *v = &x->view[id];
+        if (t->node >= 0 && g->node[t->node].dead)
+            continue;
         v->type = t->type;
         v->rank = t->rank;
         for (int d = 0; d < t->rank; d++)
@@ -261,6 +313,8 @@ static int resolve_all(attend_exec *x)
         } else if (resolve_root(x, id) < 0) {
             return x->err.status;
         }
+        if (t->unit >= 0 && v->shape[t->unit] > 1 && v->stride[t->unit] != 1)
+            return cannot_keep(x); /* kernels were chosen for rows */
     }
     return 0;
 }
@@ -290,7 +344,7 @@ static int check_overlap(attend_exec *x)
 /* Memory grows here and only here. */
 static int reserve(attend_exec *x, char **p, int64_t *have, int64_t need, const char *what)
 {
-    if (*have >= need)
+    if (need >= 0 && *have >= need)
         return 0;
     at_free(x->ctx, *p);
     *have = 0;
@@ -331,12 +385,28 @@ static int schedule(attend_exec *x)
     return 0;
 }
 
+/* What a bind may change, kept aside (or brought back). */
+static void save(attend_exec *x, bool back)
+{
+    size_t syms = (size_t)x->plan->graph->dims.nsym * sizeof *x->sym;
+    memcpy(back ? x->sym : x->old_sym, back ? x->old_sym : x->sym, syms);
+    for (int i = 0; i < x->nname; i++) {
+        struct at_bound *b = x->name[i].tensor >= 0 ? &x->bound[x->name[i].tensor] : NULL;
+        if (b && back)
+            *b = x->old[i];
+        else if (b)
+            x->old[i] = *b;
+    }
+}
+
 int attend_bind(attend_exec *x, const attend_binding *binds, int n)
 {
     int status = 0;
     x->variant = NULL;
     x->failed = false;
     at_err_clear(&x->err);
+    if (n > 0)
+        save(x, false);
     for (int i = 0; i < n && status == 0; i++)
         status = take(x, &binds[i]);
     if (status == 0)
@@ -349,6 +419,8 @@ int attend_bind(attend_exec *x, const attend_binding *binds, int n)
         status = schedule(x);
     if (status < 0)
         x->variant = NULL;
+    if (status < 0 && n > 0)
+        save(x, true);
     return status;
 }
 
@@ -356,7 +428,7 @@ int attend_bind(attend_exec *x, const attend_binding *binds, int n)
 
 static bool cancelled(const attend_exec *x)
 {
-    return x->cancel && *x->cancel;
+    return x->cancel && __atomic_load_n(x->cancel, __ATOMIC_RELAXED);
 }
 
 static int walk(attend_exec *x)
@@ -412,7 +484,7 @@ struct guarded {
 static void unless_cancelled(void *arg, int64_t item, int slot)
 {
     const struct guarded *g = arg;
-    if (!*g->cancel)
+    if (!__atomic_load_n(g->cancel, __ATOMIC_RELAXED))
         g->fn(g->arg, item, slot);
 }
 

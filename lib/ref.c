@@ -843,3 +843,44 @@ int at_ref_mask(struct attend_exec *x, const struct at_step *s)
 {
     return each_query(x, s, mask_row);
 }
+
+/* ---- merge ---- */
+
+/* The place of row r of a view whose last `inner` axes are left out. */
+static int64_t row_place(const struct at_view *v, int inner, int64_t r)
+{
+    int64_t at = 0;
+    for (int d = v->rank - inner - 1; d >= 0; d--) {
+        at += r % v->shape[d] * v->stride[d];
+        r /= v->shape[d];
+    }
+    return at;
+}
+
+/* Weights are brought to the larger LSE; both -inf is a row that saw nothing. */
+int at_ref_merge(struct attend_exec *x, const struct at_step *s)
+{
+    const struct at_view *o1 = at_arg(x, s, 0), *l1 = at_arg(x, s, 1), *o2 = at_arg(x, s, 2),
+                         *l2 = at_arg(x, s, 3), *o = at_result(x, s), *lse = at_out(x, s, 1);
+    int64_t rows = 1, last = o->rank - 1;
+    for (int d = 0; d < last; d++)
+        rows *= o->shape[d];
+    for (int64_t r = 0; r < rows; r++) {
+        double a = (double)((const float *)l1->data)[row_place(l1, 0, r)];
+        double b = (double)((const float *)l2->data)[row_place(l2, 0, r)];
+        double top = a > b || isnan(a) ? a : b;
+        bool none = isinf(top) && top < 0;
+        double wa = none ? 0 : exp(a - top), wb = none ? 0 : exp(b - top), sum = wa + wb;
+        if (lse)
+            ((float *)lse->data)[row_place(lse, 0, r)] = none ? -INFINITY : (float)(top + log(sum));
+        const float *x1 = (const float *)o1->data + row_place(o1, 1, r);
+        const float *x2 = (const float *)o2->data + row_place(o2, 1, r);
+        float *y = (float *)o->data + row_place(o, 1, r);
+        for (int64_t d = 0; d < o->shape[last]; d++) {
+            double one = wa != 0 ? wa * (double)x1[d * o1->stride[last]] : 0;
+            double two = wb != 0 ? wb * (double)x2[d * o2->stride[last]] : 0;
+            y[d * o->stride[last]] = (float)(none ? 0 : (one + two) / sum);
+        }
+    }
+    return 0;
+}

@@ -16,6 +16,7 @@ int at_ref_select(struct attend_exec *x, const struct at_step *s);
 int at_ref_mask(struct attend_exec *x, const struct at_step *s);
 int at_ref_softmax(struct attend_exec *x, const struct at_step *s);
 int at_ref_attention(struct attend_exec *x, const struct at_step *s);
+int at_ref_merge(struct attend_exec *x, const struct at_step *s);
 int at_ref_rms_norm(struct attend_exec *x, const struct at_step *s);
 int at_ref_layer_norm(struct attend_exec *x, const struct at_step *s);
 int at_ref_silu(struct attend_exec *x, const struct at_step *s);
