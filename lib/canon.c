@@ -79,7 +79,8 @@ static int below_repeat(const attend_graph *g, int t)
     const struct at_node *merge = maker(g, t);
     if (merge && merge->op == AT_EXPAND && g->tensor[t].rank == 4) {
         const struct at_tensor *from = &g->tensor[merge->in[0]];
-        return from->shape[0] == g->tensor[t].shape[0] && from->shape[2] == g->tensor[t].shape[2]
+        return from->shape[0] == g->tensor[t].shape[0] && from->shape[2] == g->tensor[t].shape[2] &&
+                       from->shape[3] == g->tensor[t].shape[3]
                    ? merge->in[0]
                    : t;
     }
@@ -98,7 +99,7 @@ static int below_repeat(const attend_graph *g, int t)
                 base->shape[0] == wide->shape[0] && base->shape[1] == wide->shape[1] &&
                 base->shape[2] == wide->shape[3] && base->shape[3] == wide->shape[4] &&
                 g->tensor[expand->in[0]].shape[2] == 1 &&
-                g->tensor[t].shape[2] == base->shape[2] && g->tensor[t].shape[3] == base->shape[3];
+                g->tensor[t].shape[0] == base->shape[0] && g->tensor[t].shape[2] == base->shape[2] && g->tensor[t].shape[3] == base->shape[3];
     return fits ? split->in[0] : t;
 }
 
@@ -174,6 +175,9 @@ static int through_where(struct region *r, const struct at_node *n)
 {
     if (!(isinf(n->p.where.other) && n->p.where.other < 0))
         return stop(r, "a where to something else than -inf");
+    const struct at_tensor *a = &r->g->tensor[n->in[1]], *out = &r->g->tensor[n->out[0]];
+    if (a->rank != out->rank || memcmp(a->shape, out->shape, sizeof a->shape))
+        return stop(r, "a condition that is larger than the scores");
     return take_input(r, AT_IN_MASK, n->in[0]) < 0 ? -1 : n->in[1];
 }
 
@@ -236,20 +240,29 @@ static bool fits(struct region *r)
     if (k->type != v->type || attend_type_block(k->type) > 1)
         return stop(r, "k and v are not of one floating type"), false;
     if (k->shape[0] != q->shape[0] || v->shape[0] != q->shape[0] || k->shape[1] != v->shape[1] ||
-        k->shape[2] != v->shape[2] || k->shape[1] < 1 || q->shape[1] % k->shape[1])
+        k->shape[2] != v->shape[2] || k->shape[1] < 1 || q->shape[1] < 1 ||
+        q->shape[1] % k->shape[1])
         return stop(r, "the heads or the batch of q, k and v do not fit"), false;
+    if (!isfinite(r->p.scale) || !isfinite(r->p.softcap))
+        return stop(r, "the scores are scaled by what is no finite number"), false;
     if (q->shape[3] < 1 || q->shape[3] > AT_MAX_HEAD || v->shape[3] < 1 || v->shape[3] > AT_MAX_HEAD)
         return stop(r, "the head size is above the limit"), false;
     return true;
 }
 
-/* A state that is read where the region ends must be the one that was read where it began. */
-static bool appended_between(struct region *r, const struct at_node *from, const struct at_node *to)
+/* Attention reads everything where the region ends: a state that was read before must still be that
+ * version there. */
+static bool appended_between(struct region *r, const struct at_node *end)
 {
-    for (const struct at_node *n = from; n < to; n++)
-        for (int k = AT_IN_Q; n->op == AT_APPEND && k <= AT_IN_V; k++)
-            if (r->g->tensor[r->in[k]].root == r->g->tensor[n->in[0]].root)
+    const attend_graph *g = r->g;
+    for (int k = 0; k < AT_IN_COUNT; k++)
+        for (int t = r->in[k]; t >= 0; t = g->tensor[t].of) {
+            int next = g->tensor[t].next_version;
+            if (next >= 0 && g->tensor[next].node < end - g->node)
                 return stop(r, "a state is appended to inside it"), true;
+            if (maker(g, t) && maker(g, t)->op == AT_APPEND)
+                break; /* what this version superseded does not matter */
+        }
     return false;
 }
 
@@ -274,7 +287,7 @@ static bool grow(struct region *r, const struct at_node *softmax, struct at_node
     if (out->op != AT_MATMUL || out->in[0] != softmax->out[0] || out->p.matmul.b_rows)
         return stop(r, "its weights are not multiplied with values"), false;
     r->in[AT_IN_V] = below_repeat(g, out->in[1]);
-    if (!fits(r) || appended_between(r, scores, out))
+    if (!fits(r) || appended_between(r, out))
         return false;
     *last = out;
     return true;
@@ -336,8 +349,10 @@ int at_canon(attend_graph *g, bool fuse)
     bool *needed = at_calloc(g->ctx, g->ntensor + softmaxes + 1, sizeof *needed);
     if (!uses || !needed)
         status = at_fail(&g->err, ATTEND_ENOMEM, "no memory for a plan");
+    else
+        mark_dead(g, needed); /* what nobody needs is no reader */
     for (int i = 0; i < g->nnode && fuse && status == 0; i++)
-        if (g->node[i].op == AT_SOFTMAX) {
+        if (g->node[i].op == AT_SOFTMAX && !g->node[i].dead) {
             count_uses(g, uses);
             status = fuse_at(g, i, uses);
         }

@@ -224,6 +224,7 @@ struct at_node {
 struct attend_graph {
     attend_ctx *ctx;
     struct at_err err;
+    bool refused; /* err is of a compile, which may be tried with other options */
     struct at_dims dims;
     struct at_tensor *tensor;
     struct at_node *node;

@@ -102,6 +102,10 @@ int at_memplan(attend_plan *plan, struct at_variant *v, struct at_err *e)
     qsort(life, (size_t)n, sizeof *life, larger_first);
     for (int i = 0; i < n; i++) {
         life[i].offset = lowest_gap(&life[i], life, i, busy);
+        if (life[i].bytes > INT64_MAX - AT_ALIGN - life[i].offset) {
+            status = at_fail(e, ATTEND_ELIMIT, "the temporaries of the graph would pass 2^63 bytes");
+            goto done;
+        }
         v->offset[life[i].tensor] = life[i].offset;
         v->arena = at_max(v->arena, life[i].offset + life[i].bytes);
     }

@@ -55,11 +55,13 @@ static void split_rows(attend_plan *plan)
     if (dims->nsym)
         all = (struct at_range){dims->sym[0].min, dims->sym[0].max};
     int64_t from = all.min;
-    for (int i = 0; i < AT_MAX_VARIANTS && from <= all.max; i++) {
-        if (upto[i] < from)
-            continue;
+    for (int i = 0; i < AT_MAX_VARIANTS; i++) {
         int64_t to = at_min(upto[i], all.max);
+        if (to < from)
+            continue;
         plan->variant[plan->nvariant++].rows = (struct at_range){from, to};
+        if (to == all.max)
+            break;
         from = to + 1;
     }
 }
@@ -75,6 +77,9 @@ static int add_step(attend_plan *plan, struct at_variant *v, int node, struct at
     int status = at_place(plan, s, e);
     if (status < 0)
         return status;
+    if (s->state > INT64_MAX - AT_ALIGN - v->state || s->scratch > INT64_MAX - AT_ALIGN)
+        return at_fail(e, ATTEND_ELIMIT, "the work memory of %s would pass 2^63 bytes",
+                       at_ops[s->op].name);
     s->state_offset = v->state;
     v->state += at_round_up(s->state, AT_ALIGN);
     v->scratch = at_max(v->scratch, at_round_up(s->scratch, AT_ALIGN));
@@ -107,6 +112,30 @@ static int compile(attend_plan *plan, bool fuse, struct at_err *e)
     return status;
 }
 
+static int make_plan(attend_graph *g, const attend_compile_opts *o, attend_plan **out)
+{
+    if (at_validate(g) < 0)
+        return g->err.status;
+    const struct at_device *device = at_device_find(g->ctx, o->device, &g->err);
+    if (!device)
+        return g->err.status;
+    attend_plan *plan = at_calloc(g->ctx, 1, sizeof *plan);
+    if (plan) {
+        plan->ctx = g->ctx;
+        plan->device = device;
+        plan->deterministic = o->deterministic != 0;
+        plan->graph = at_graph_copy(g);
+    }
+    int status = plan && plan->graph ? compile(plan, o->fuse != 0, &g->err)
+                                     : at_fail(&g->err, ATTEND_ENOMEM, "no memory for a plan");
+    if (status < 0) {
+        attend_plan_free(plan);
+        return status;
+    }
+    *out = plan;
+    return 0;
+}
+
 int attend_compile(attend_graph *g, const attend_compile_opts *opts, attend_plan **out)
 {
     attend_compile_opts o;
@@ -116,26 +145,12 @@ int attend_compile(attend_graph *g, const attend_compile_opts *opts, attend_plan
     attend_compile_opts_init(&o);
     if (opts)
         memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
-    if (at_validate(g) < 0)
+    if (g->refused)
+        at_err_clear(&g->err);
+    else if (g->err.status)
         return g->err.status;
-    const struct at_device *device = at_device_find(g->ctx, o.device, &g->err);
-    if (!device)
-        return g->err.status;
-    attend_plan *plan = at_calloc(g->ctx, 1, sizeof *plan);
-    if (plan) {
-        plan->ctx = g->ctx;
-        plan->device = device;
-        plan->deterministic = o.deterministic != 0;
-        plan->graph = at_graph_copy(g);
-    }
-    int status = plan && plan->graph ? compile(plan, o.fuse != 0, &g->err)
-                                     : at_fail(&g->err, ATTEND_ENOMEM, "no memory for a plan");
-    if (status < 0) {
-        attend_plan_free(plan);
-        return status;
-    }
-    *out = plan;
-    return 0;
+    g->refused = make_plan(g, &o, out) < 0;
+    return g->err.status;
 }
 
 void attend_plan_free(attend_plan *plan)

@@ -18,8 +18,7 @@ static int check_host_read(attend_graph *g, const struct at_node *n)
         return 0;
     for (int i = 0; i < AT_LEN(read); i++) {
         int t = n->in[read[i].k];
-        if (t >= 0 && (g->tensor[t].of >= 0 || (g->tensor[t].class != AT_INPUT &&
-                                               g->tensor[t].class != AT_CONST)))
+        if (t >= 0 && g->tensor[t].class != AT_INPUT && g->tensor[t].class != AT_CONST)
             return at_graph_fail(g, n, ATTEND_EUNSUPPORTED, "%s must be an input or a constant",
                                  read[i].what);
     }
@@ -28,8 +27,6 @@ static int check_host_read(attend_graph *g, const struct at_node *n)
 
 int at_validate(attend_graph *g)
 {
-    if (g->err.status)
-        return g->err.status;
     bool writes = g->noutput > 0;
     for (int i = 0; i < g->nnode; i++) {
         writes |= g->node[i].op == AT_APPEND;
