@@ -46,6 +46,8 @@ missing_packages()
     has libtoolize || echo libtool
     has pkg-config || echo pkg-config
     pkg-config --exists libutf8proc 2>/dev/null || echo libutf8proc-dev
+    pkg-config --exists libprotobuf-c 2>/dev/null || echo libprotobuf-c-dev
+    has protoc-c || echo protobuf-c-compiler
     [ -z "$ATTEND_FIXTURES" ] || python3 -c 'import numpy' 2>/dev/null ||
         /usr/bin/python3 -c 'import numpy' 2>/dev/null || echo python3-numpy
     [ -f "$model" ] && { [ -x $python ] || [ -z "$ATTEND_FIXTURES" ]; } && return

@@ -225,6 +225,47 @@ ATTEND_API void attend_sampler_free(attend_sampler *s);
 ATTEND_API int32_t attend_sampler_pick(attend_sampler *s, const float *logits, char *err,
                                        size_t errlen) ATTEND_CHECK;
 
+/* ---- ONNX models -------------------------------------------------------------------------- */
+
+/* An ONNX model: one graph of operators with its constants.  The file is read as hostile input. */
+typedef struct attend_onnx attend_onnx;
+
+/* Reads path and checks its structure and constants.  The sentence names the file.  ATTEND_EIO: it
+ * cannot be read; ATTEND_EFORMAT: it is not ONNX, or damaged; ATTEND_EUNSUPPORTED: it uses element
+ * types that are not here, or the library was built without protobuf-c. */
+ATTEND_API int attend_onnx_open(const char *path, attend_onnx **out, char *err,
+                                size_t errlen) ATTEND_CHECK;
+/* The same for a file in memory, which is not needed afterwards; its constants must be inside. */
+ATTEND_API int attend_onnx_from_memory(const void *data, size_t bytes, attend_onnx **out, char *err,
+                                       size_t errlen) ATTEND_CHECK;
+/* Plans of graphs that were built from m must have been freed: constants are its memory. */
+ATTEND_API void attend_onnx_free(attend_onnx *m);
+
+/* An input that must be given (constants are none), or an output; the names live as long as m. */
+typedef struct attend_onnx_info {
+    const char *name;
+    attend_type type;
+    attend_shape shape; /* rank -1: not said; an extent of -1: any */
+} attend_onnx_info;
+/* ATTEND_EINVAL where i is not below their number. */
+ATTEND_API int attend_onnx_input(const attend_onnx *m, int i, attend_onnx_info *out);
+ATTEND_API int attend_onnx_output(const attend_onnx *m, int i, attend_onnx_info *out);
+
+/* Appends the operators of m to g.  inputs[i] belongs to attend_onnx_input i and has its type, and
+ * the shape that it has in every run.  One with data is a constant from now on (copied): only such
+ * integers may say shapes, lengths of caches and the like.  One without becomes an input of g of the
+ * same name, to be bound.  outputs[i] belongs to attend_onnx_output i: type and shape are set here;
+ * data is NULL, and it is to be bound under its name, or points to its value, inside m, where that
+ * is known now.  What is bound for f64 is f32, and for i64 i32.  Calls for one m take turns.
+ * ATTEND_EUNSUPPORTED: an operator, or a use of one, that is not here, named with its node. */
+ATTEND_API int attend_onnx_build(attend_onnx *m, attend_graph *g, const attend_array *inputs,
+                                 attend_array *outputs, char *err, size_t errlen) ATTEND_CHECK;
+
+/* One tensor from a file of its own (.pb), as ONNX's test data are.  The sentence names the file;
+ * out->data is freed with attend_free. */
+ATTEND_API int attend_onnx_tensor_read(const char *path, attend_array *out, char *err,
+                                       size_t errlen) ATTEND_CHECK;
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,10 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const struct cmd_verb cmd_devices, cmd_sdpa, cmd_generate, cmd_logits, cmd_plan, cmd_check;
+extern const struct cmd_verb cmd_devices, cmd_sdpa, cmd_generate, cmd_logits, cmd_run_onnx,
+    cmd_plan, cmd_check;
 
 const struct cmd_verb *const cmd_verbs[] = {
-    &cmd_devices, &cmd_sdpa, &cmd_generate, &cmd_logits, &cmd_plan, &cmd_check, NULL,
+    &cmd_devices, &cmd_sdpa, &cmd_generate, &cmd_logits, &cmd_run_onnx, &cmd_plan, &cmd_check, NULL,
 };
 
 static void print_verbs(FILE *out)
