@@ -174,4 +174,59 @@ enum at_cover { AT_COVER_EMPTY, AT_COVER_PARTIAL, AT_COVER_FULL };
 /* Of a mask expression: EMPTY and FULL are certain. */
 enum at_cover at_expr_cover(const struct at_expr *x, const struct at_expr_box *box);
 
+/* ---- expr_vector.c: programs over blocks of scores; simd/k_expr.h runs them ---- */
+
+enum {
+    AT_EXPR_STRIP = 512, /* scores that an operation passes over: rows of this size stay in L1 */
+    AT_EXPR_LANES = 64,  /* most lanes of a block */
+    AT_EXPR_STEPS = 1024
+};
+
+/* What a row of values varies with: a bit each.  So keys and lanes are computed once each, and only
+ * what depends on both once a score. */
+enum at_vec_shape { AT_V_ONE = 0, AT_V_LANES = 1, AT_V_KEYS = 2, AT_V_FULL = 3 };
+enum at_vec_width { AT_V_I32, AT_V_I64, AT_V_F32 }; /* conditions are I32: 0 or 1 */
+enum {
+    AT_V_WIDEN = AT_X_OPS, /* I32 to I64 */
+    AT_V_SPREAD            /* to a shape with more bits */
+};
+
+struct at_vec_op {
+    uint8_t op;          /* at_expr_op, or one of the two above */
+    uint8_t width;       /* of the operands; of a load: of its result */
+    uint8_t index_wide;  /* of a load: indices are I64 */
+    uint8_t shape, from; /* of the result; of the operand of a spread */
+    uint8_t capture, nargs;
+    int32_t dst, arg[AT_EXPR_RANK]; /* bytes into scratch */
+    union {
+        int64_t i;
+        double f;
+    } value;
+};
+
+struct at_expr_program {
+    bool score;
+    int n, once; /* steps; how many of them come before the first strip, for the whole block */
+    int32_t result;
+    int64_t scratch; /* bytes that a run needs, aligned to AT_ALIGN */
+    struct at_vec_op op[AT_EXPR_STEPS];
+};
+
+/* Where all variables lie in `box` (each with 0 in it), every run must stay.  0, or ATTEND_ELIMIT
+ * with a sentence in err. */
+int at_expr_compile(const struct at_expr *x, const struct at_expr_box *box,
+                    struct at_expr_program *p, char *err, size_t errlen);
+
+/* Scores st[key][lane] of keys [j0, j0 + keys), in units where 1 is `unit`: a score program
+ * replaces them, a mask program makes hidden ones -INFINITY. */
+struct at_expr_block {
+    float *st;
+    int64_t stride, lanes; /* lanes <= stride <= AT_EXPR_LANES; the others hold anything */
+    int64_t j0, keys;
+    const int64_t *i, *h; /* [lanes] */
+    int64_t b, sq, skv;
+    const struct at_view *capture;
+    float unit;
+};
+
 #endif

@@ -213,27 +213,21 @@ static void step_select(int width, void *restrict dst, const void *restrict pc,
 
 /* ---- leaves ---- */
 
-/* Scores are between other rows, so these two keep to n. */
-static void rescale(float *restrict d, const float *restrict a, float by, int n)
+/* Scores lie between other rows, so this keeps to n: whole sixteens, then the rest. */
+static void hide_sixteens(float *restrict d, const int32_t *restrict visible, int n)
 {
-    int c = 0;
-    for (; c + 16 <= n; c += 16)
-        for (int e = c; e < c + 16; e++)
-            d[e] = a[e] * by;
-    for (; c < n; c++)
-        d[c] = a[c] * by;
-}
-
-static void hide(float *restrict d, const int32_t *restrict visible, int n)
-{
-    int c = 0;
-    for (; c + 16 <= n; c += 16)
+    for (int c = 0; c < n; c += 16)
         for (int e = c; e < c + 16; e++) {
             float x = d[e];
             d[e] = visible[e] ? x : -INFINITY;
         }
-    for (; c < n; c++)
-        d[c] = visible[c] ? d[c] : -INFINITY;
+}
+
+static void hide(float *d, const int32_t *visible, int n)
+{
+    hide_sixteens(d, visible, n / 16 * 16);
+    for (int e = n / 16 * 16; e < n; e++)
+        d[e] = visible[e] ? d[e] : -INFINITY;
 }
 
 #define FILL(value)                                                                                \
@@ -252,7 +246,7 @@ static void step_leaf(const struct at_vec_op *op, const struct at_expr_block *k,
                   : op->op == AT_X_SKV ? k->skv
                                        : op->value.i;
     if (op->op == AT_X_SCORE)
-        rescale(dst, score, 1.0f / k->unit, n);
+        scale(dst, score, 1.0f / k->unit, n);
     else if (op->width == AT_V_F32)
         for (int e = 0; e < 16; e++)
             ((float *)dst)[e] = (float)op->value.f;
@@ -388,7 +382,7 @@ static void expr_run(const struct at_expr_program *p, const struct at_expr_block
             run_step(&p->op[o], k, scratch, st, k->j0 + j, keys);
         const void *result = (const char *)scratch + p->result;
         if (p->score)
-            rescale(st, result, k->unit, n);
+            scale(st, result, k->unit, n);
         else
             hide(st, result, n);
     }
