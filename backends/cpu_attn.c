@@ -30,10 +30,10 @@ struct schedule {
     struct item *item; /* panels and chunks, the heaviest first */
     struct item *join; /* one for each (dots sequence, group): its chunks are merged */
     float *partial;    /* states of chunks, in the order of `join` */
-    int64_t nitem, njoin, chunk, panels;
+    int64_t nitem, njoin, chunk, panels, nseq;
     double flops;
     bool valid;
-    int64_t *key; /* per sequence: packed rows and chunks that the items were made for */
+    int64_t *key; /* of nseq sequences: packed rows and chunks that the items were made for */
 };
 
 static int lanes_of(const struct at_attn *a)
@@ -102,12 +102,13 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
     int64_t dots = at_simd_dots_q_floats(t->dots_rows, x.dk) +
                    at_simd_dots_block_floats(t, t->dots_rows) + partial_floats(t, &x) +
                    at_round_up(t->dots_keys * wide, 16);
-    int64_t chunks = most_chunks(&x, t), panels = most_panels(&x, t);
+    bool many = x.seqs > INT32_MAX;
+    int64_t chunks = many ? 0 : most_chunks(&x, t), panels = many ? 0 : most_panels(&x, t);
     s->scratch = at_max(panel, dots) * (int64_t)sizeof(float);
     int64_t items = at_mul_size(at_max(chunks + panels, 1), x.groups);
     int64_t partial = at_mul_size(at_mul_size(chunks, x.groups),
                                   partial_floats(t, &x) * (int64_t)sizeof(float));
-    if (items < 0 || partial < 0 || items > INT32_MAX)
+    if (many || items < 0 || partial < 0 || items > INT32_MAX)
         return at_fail(e, ATTEND_ELIMIT, "attention over %lld sequences of %lld rows and %lld keys",
                        (long long)x.seqs, (long long)x.rows, (long long)x.keys);
     s->state = at_round_up(sizeof(struct schedule), AT_ALIGN) +
@@ -169,7 +170,8 @@ static int64_t chunks_of(const struct schedule *d, const struct at_seq *q)
 /* Does the list fit the sequences still?  If not, remembers what it will be made for. */
 static bool still_valid(struct schedule *d, const struct at_simd *t)
 {
-    bool same = d->valid;
+    bool same = d->valid && d->nseq == d->a.nseq;
+    d->nseq = d->a.nseq;
     for (int64_t n = 0; n < d->a.nseq; n++) {
         const struct at_seq *q = &d->seq[n];
         int64_t rows = q->nq, chunks = takes_dots(t, &d->a, q) ? chunks_of(d, q) : 0;
