@@ -623,6 +623,8 @@ void at_onnx_group_query(struct onnx_node *n)
     struct caches c;
     int64_t heads = at_onnx_int(n, "num_heads", 0), groups = at_onnx_int(n, "kv_num_heads", 0);
     attend_attention_opts_init(&p.opts);
+    if (!at_onnx_given(n, LENGTHS) || !at_onnx_given(n, TOTAL))
+        at_onnx_fail(n, ATTEND_EFORMAT, "seqlens_k or total_sequence_length is missing");
     if (heads < 1 || heads > INT32_MAX || groups < 1 || groups > INT32_MAX ||
         n->in[0]->shape.rank != 3)
         at_onnx_fail(n, ATTEND_EINVAL, "num_heads %lld, kv_num_heads %lld, query of rank %d",

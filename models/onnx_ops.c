@@ -860,7 +860,7 @@ const struct onnx_op at_onnx_ops[] = {
 
 const struct onnx_op at_onnx_microsoft_ops[] = {
     {"MultiHeadAttention",      1, 0,  1, 10,  3, at_onnx_multi_head},
-    {"GroupQueryAttention",     1, 0,  7, 14,  3, at_onnx_group_query},
+    {"GroupQueryAttention",     1, 0,  1, 14,  3, at_onnx_group_query},
     {"RotaryEmbedding",         1, 0,  4, 4,   1, at_onnx_microsoft_rotary},
     {"SkipLayerNormalization",  1, 0,  3, 5,   4, build_skip_layer_norm},
     {"SkipSimplifiedLayerNormalization", 1, 0, 3, 4, 4, build_skip_rms_norm},
