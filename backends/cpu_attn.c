@@ -556,7 +556,7 @@ static void run_panels(const struct panels *p)
     struct at_keys all = at_key_range(&a->visible, q, w->first / ratio,
                                       (w->first + w->count - 1) / ratio + 1);
     int64_t size = t->keys_per_block;
-    for (int64_t j0 = all.first / size * size; j0 < all.end; j0 += size) {
+    for (int64_t j0 = all.first / size * size; j0 < all.end && all.first < all.end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
         int odd = block_values(p, j0, from, to);
         struct at_rows k = block_keys(p, j0, from, to);
