@@ -47,9 +47,10 @@ static void check(const struct at_simd *t, const struct size *s, enum at_elem at
     struct worst w = {0};
     mm.a_type = at, mm.b_type = bt, mm.c_type = ct;
     mm.a_stride = s->k + 3, mm.b_stride = row_units(bt, bwidth) + 1, mm.c_stride = s->n + 2;
+    int64_t boff = bt == AT_ELEM_F32 ? 4 : 2; /* the least that its elements allow */
     int64_t size = at_elem_size(ct), cbytes = s->m * mm.c_stride * size;
     char *a = taken(s->m * mm.a_stride * at_elem_size(at), at_elem_size(at));
-    char *b = taken(brows * mm.b_stride * at_elem_size(bt), 2);
+    char *b = taken(brows * mm.b_stride * at_elem_size(bt), boff);
     char *c = taken(cbytes, size), *parts = taken(cbytes, size);
     float *af = malloc((size_t)(s->m * s->k + 1) * 4), *bf = malloc((size_t)(s->n * s->k + 1) * 4);
     int64_t floats = at_simd_matmul_floats(t, &mm);
@@ -82,7 +83,7 @@ static void check(const struct at_simd *t, const struct size *s, enum at_elem at
             t->matmul(&mm, i, i + 19 < s->m ? i + 19 : s->m, j, j + 37 < s->n ? j + 37 : s->n,
                       scratch);
     bool same = !memcmp(c, parts, (size_t)cbytes); /* the gaps between rows of c too */
-    bool clean = released(a, at_elem_size(at)) & released(b, 2) & released(c, size) &
+    bool clean = released(a, at_elem_size(at)) & released(b, boff) & released(c, size) &
                  released(parts, size) & released(scratch, 0);
     is_close(&w, "%s: %dx%dx%d %s %s%s %s: values", t->name, (int)s->m, (int)s->n, (int)s->k,
              elem_name[at], elem_name[bt], kn ? " kn" : "", elem_name[ct]);
