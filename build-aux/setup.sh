@@ -48,8 +48,6 @@ missing_packages()
     pkg-config --exists libutf8proc 2>/dev/null || echo libutf8proc-dev
     pkg-config --exists libprotobuf-c 2>/dev/null || echo libprotobuf-c-dev
     has protoc-c || echo protobuf-c-compiler
-    [ -z "$ATTEND_FIXTURES" ] || python3 -c 'import numpy' 2>/dev/null ||
-        /usr/bin/python3 -c 'import numpy' 2>/dev/null || echo python3-numpy
     [ -f "$model" ] && { [ -x $python ] || [ -z "$ATTEND_FIXTURES" ]; } && return
     python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
     [ -f /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
@@ -79,7 +77,8 @@ install_packages()
     fi
     [ "$as_root" = sudo ] && sudo true # asks for the password here, not inside a step
     step "Looking up Debian packages" apt_get update &&
-        step "Installing $packages" apt_get install --no-install-recommends $packages
+        step "Installing $packages" apt_get install --no-install-recommends $packages &&
+        rm -f $build/Makefile # a build that did without them is configured again
 }
 
 configure_build()
