@@ -10,36 +10,26 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu.h"
+#include "cpu_attn.h"
 #include "half.h"
 
-#define MAX_LANES 64   /* rows of a panel, or of the dots shape */
 #define MAX_PANELS 16  /* of one work item */
 #define MAX_CHUNKS 64  /* of the keys of one sequence */
 #define MIN_CHUNK 1024 /* keys */
-
-struct item {
-    int32_t seq, group;
-    int64_t first, count; /* panels: packed rows / dots: the chunk, and the chunks of the sequence */
-};
+#define TANH 8         /* multiply-adds that an additive score's tanh is worth */
 
 /* What bind leaves for run, in the exec; the arrays follow it. */
 struct schedule {
     struct at_attn a;
     struct at_seq *seq;
-    struct item *item; /* panels and chunks, the heaviest first */
-    struct item *join; /* one for each (dots sequence, group): its chunks are merged */
+    struct at_item *item; /* panels and chunks, the heaviest first */
+    struct at_item *join; /* one for each (dots sequence, group): its chunks are merged */
     float *partial;    /* states of chunks, in the order of `join` */
     int64_t nitem, njoin, chunk, panels, nseq;
     double flops;
     bool valid;
     int64_t *key; /* of nseq sequences: packed rows and chunks that the items were made for */
 };
-
-static int lanes_of(const struct at_attn *a)
-{
-    return (int)(a->nh / a->ng);
-}
 
 /* ---- sizes, from the ranges of the variant ---- */
 
@@ -97,8 +87,9 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
     const struct at_simd *t = at_cpu_kernels(s);
     struct extent x = extents(plan, s);
     int64_t wide = at_max(x.dk, x.dv);
-    int64_t panel = MAX_PANELS * (at_simd_q_floats(t, x.dk) + at_simd_state_floats(t, x.dv)) +
-                    at_simd_block_floats(t) + at_simd_v_floats(t, x.dv) + at_simd_k_floats(t, wide);
+    int64_t q = at_cpu_attn_q_floats(t, x.dk, s->in[AT_IN_ADDITIVE] >= 0);
+    int64_t panel = MAX_PANELS * (q + at_simd_state_floats(t, x.dv)) + at_simd_block_floats(t) +
+                    at_simd_v_floats(t, x.dv) + at_simd_k_floats(t, wide);
     int64_t dots = at_simd_dots_q_floats(t->dots_rows, x.dk) +
                    at_simd_dots_block_floats(t, t->dots_rows) + partial_floats(t, &x) +
                    at_round_up(t->dots_keys * wide, 16);
@@ -114,8 +105,8 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
     s->state = at_round_up(sizeof(struct schedule), AT_ALIGN) +
                at_round_up(x.seqs * (int64_t)sizeof(struct at_seq), AT_ALIGN) +
                at_round_up(x.seqs * 2 * (int64_t)sizeof(int64_t), AT_ALIGN) +
-               at_round_up(items * (int64_t)sizeof(struct item), AT_ALIGN) +
-               at_round_up(x.seqs * x.groups * (int64_t)sizeof(struct item), AT_ALIGN) + partial;
+               at_round_up(items * (int64_t)sizeof(struct at_item), AT_ALIGN) +
+               at_round_up(x.seqs * x.groups * (int64_t)sizeof(struct at_item), AT_ALIGN) + partial;
     return 0;
 }
 
@@ -157,7 +148,7 @@ static struct schedule *lay_out(const struct attend_exec *x, const struct at_ste
 
 static bool takes_dots(const struct at_simd *t, const struct at_attn *a, const struct at_seq *q)
 {
-    return q->nq * lanes_of(a) <= t->dots_rows;
+    return !a->additive && q->nq * at_cpu_attn_ratio(a) <= t->dots_rows;
 }
 
 /* Chunks up to the last key that a row of the sequence can see, counted from key 0. */
@@ -188,7 +179,7 @@ static int64_t panels_per_item(const struct schedule *d, const struct at_simd *t
     int64_t panels = 0;
     for (int64_t n = 0; n < d->a.nseq; n++)
         if (!takes_dots(t, &d->a, &d->seq[n]))
-            panels += at_ceil_div(d->seq[n].nq * lanes_of(&d->a), t->rows_per_panel) * d->a.ng;
+            panels += at_ceil_div(d->seq[n].nq * at_cpu_attn_ratio(&d->a), t->rows_per_panel) * d->a.ng;
     return at_min(MAX_PANELS, at_max(4, panels / (4 * threads)));
 }
 
@@ -199,9 +190,9 @@ static void list_chunks(struct schedule *d, const struct at_simd *t)
             continue;
         int64_t chunks = d->key[2 * n + 1];
         for (int64_t g = 0; g < d->a.ng; g++) {
-            d->join[d->njoin++] = (struct item){(int32_t)n, (int32_t)g, d->nitem, chunks};
+            d->join[d->njoin++] = (struct at_item){(int32_t)n, (int32_t)g, d->nitem, chunks};
             for (int64_t c = 0; c < chunks; c++)
-                d->item[d->nitem++] = (struct item){(int32_t)n, (int32_t)g, c, chunks};
+                d->item[d->nitem++] = (struct at_item){(int32_t)n, (int32_t)g, c, chunks};
         }
     }
 }
@@ -211,14 +202,14 @@ static void list_panels(struct schedule *d, const struct at_simd *t)
 {
     int64_t rows = d->panels * t->rows_per_panel, blocks = 0;
     for (int64_t n = 0; n < d->a.nseq; n++)
-        blocks = at_max(blocks, at_ceil_div(d->seq[n].nq * lanes_of(&d->a), rows));
+        blocks = at_max(blocks, at_ceil_div(d->seq[n].nq * at_cpu_attn_ratio(&d->a), rows));
     for (int64_t i = blocks - 1; i >= 0; i--)
         for (int64_t n = 0; n < d->a.nseq; n++) {
-            int64_t all = d->seq[n].nq * lanes_of(&d->a);
+            int64_t all = d->seq[n].nq * at_cpu_attn_ratio(&d->a);
             if (takes_dots(t, &d->a, &d->seq[n]) || i * rows >= all)
                 continue;
             for (int64_t g = 0; g < d->a.ng; g++)
-                d->item[d->nitem++] = (struct item){(int32_t)n, (int32_t)g, i * rows,
+                d->item[d->nitem++] = (struct at_item){(int32_t)n, (int32_t)g, i * rows,
                                                     at_min(rows, all - i * rows)};
         }
 }
@@ -230,7 +221,8 @@ static double work(const struct at_attn *a)
         struct at_keys k = at_key_range(&a->visible, &a->seq[n], 0, a->seq[n].nq);
         pairs += (double)a->seq[n].nq * (double)(k.end - k.first);
     }
-    return 2 * pairs * (double)(a->nh * (a->dk + a->dv));
+    double products = (double)(a->dv + a->dk * (a->additive ? TANH : 1));
+    return 2 * pairs * (double)a->nh * products;
 }
 
 static int bind(struct attend_exec *x, const struct at_step *s)
@@ -256,21 +248,10 @@ static int bind(struct attend_exec *x, const struct at_step *s)
 
 /* ---- what a packed row is ---- */
 
-/* The lanes of a panel, or of the dots shape. */
-struct lanes {
-    int n;
-    int64_t stride;                  /* of the score block */
-    int64_t i[MAX_LANES], h[MAX_LANES];
-    int64_t low[MAX_LANES], high[MAX_LANES]; /* keys that affine visibility leaves to it */
-    const void *q[MAX_LANES];
-    void *o[MAX_LANES];
-    float sink[MAX_LANES];
-};
-
-static void find_lanes(struct lanes *l, const struct at_attn *a, const struct at_seq *q, int64_t g,
+void at_cpu_attn_lanes(struct at_lanes *l, const struct at_attn *a, const struct at_seq *q, int64_t g,
                        int64_t first, int n, int room)
 {
-    int ratio = lanes_of(a);
+    int ratio = at_cpu_attn_ratio(a);
     l->n = n;
     for (int r = 0; r < room; r++) {
         l->q[r] = NULL;
@@ -287,14 +268,15 @@ static void find_lanes(struct lanes *l, const struct at_attn *a, const struct at
         l->high[r] = k.end;
         l->q[r] = at_view_at(&a->q, q->qb * a->q.stride[0] + h * a->q.stride[1] +
                                         (q->q0 + i) * a->q.stride[2]);
-        l->o[r] = at_view_at(&a->o, q->qb * a->o.stride[0] + h * a->o.stride[1] +
-                                        (q->q0 + i) * a->o.stride[2]);
+        if (a->o.data)
+            l->o[r] = at_view_at(&a->o, q->qb * a->o.stride[0] + h * a->o.stride[1] +
+                                            (q->q0 + i) * a->o.stride[2]);
         if (a->sinks)
             l->sink[r] = a->sinks[h];
     }
 }
 
-static void store_lse(const struct lanes *l, const struct at_attn *a, const struct at_seq *q,
+static void store_lse(const struct at_lanes *l, const struct at_attn *a, const struct at_seq *q,
                       const float *lse)
 {
     for (int r = 0; r < l->n; r++)
@@ -304,7 +286,7 @@ static void store_lse(const struct lanes *l, const struct at_attn *a, const stru
 
 /* Keys of group g from j0 on, at most up to j1, as rows for the block functions: as many as follow each
  * other in memory, all of them unless they are paged. */
-static struct at_rows key_rows(const struct at_attn *a, const struct at_view *v, const struct item *w,
+static struct at_rows key_rows(const struct at_attn *a, const struct at_view *v, const struct at_item *w,
                                int64_t j0, int64_t j1)
 {
     struct at_rows rows = {
@@ -318,7 +300,7 @@ static struct at_rows key_rows(const struct at_attn *a, const struct at_view *v,
 }
 
 /* The same, where the block functions know the type; f8 values are first made f32, in stage. */
-static struct at_rows fetch(const struct at_attn *a, const struct at_view *v, const struct item *w,
+static struct at_rows fetch(const struct at_attn *a, const struct at_view *v, const struct at_item *w,
                             int64_t j0, int64_t j1, float *stage)
 {
     struct at_rows rows = key_rows(a, v, w, j0, j1);
@@ -340,24 +322,24 @@ static struct at_rows fetch(const struct at_attn *a, const struct at_view *v, co
 /* Is there more to do than to hide by ranges? */
 static bool edits_scores(const struct at_attn *a)
 {
-    return a->softcap > 0 || a->alibi || a->bias.data || a->mask.data;
+    return a->additive || a->softcap > 0 || a->alibi || a->bias.data || a->mask.data;
 }
 
 /* Scores are q . k times this.  Where nothing edits them the softmax scales, which loses nothing; a
- * negative scale turns q around, and a scale of 0 makes q 0. */
+ * negative scale turns q around, and a scale of 0 makes q 0.  Additive scores are not linear in q. */
 static float q_factor(const struct at_attn *a)
 {
-    return a->scale < 0 ? -1.0f : a->scale > 0 ? 1.0f : 0.0f;
+    return a->additive || a->scale > 0 ? 1.0f : a->scale < 0 ? -1.0f : 0.0f;
 }
 
-static float softmax_scale(const struct at_attn *a)
+float at_cpu_attn_scale(const struct at_attn *a)
 {
     return edits_scores(a) || a->scale == 0 ? 1 : fabsf(a->scale);
 }
 
 static void scale_scores(const struct at_simd *t, const struct at_attn *a, float *st, int64_t n)
 {
-    t->scale(st, st, fabsf(a->scale), n);
+    t->scale(st, st, a->additive ? a->scale : fabsf(a->scale), n);
     if (a->softcap > 0) {
         t->scale(st, st, 1 / a->softcap, n);
         t->tanh(st, st, n);
@@ -365,7 +347,7 @@ static void scale_scores(const struct at_simd *t, const struct at_attn *a, float
     }
 }
 
-static void add_alibi(const struct at_attn *a, const struct at_seq *q, const struct lanes *l, float *st,
+static void add_alibi(const struct at_attn *a, const struct at_seq *q, const struct at_lanes *l, float *st,
                       int64_t j0, int64_t j1)
 {
     for (int r = 0; r < l->n; r++) {
@@ -375,13 +357,13 @@ static void add_alibi(const struct at_attn *a, const struct at_seq *q, const str
     }
 }
 
-static int64_t pair_offset(const struct at_view *m, const struct lanes *l, int r, int64_t n)
+static int64_t pair_offset(const struct at_view *m, const struct at_lanes *l, int r, int64_t n)
 {
     return n * m->stride[0] + l->h[r] * m->stride[1] + l->i[r] * m->stride[2];
 }
 
 /* A bias of -inf hides, whatever the score was. */
-static void add_bias(const struct at_simd *t, const struct at_attn *a, const struct lanes *l, int64_t n,
+static void add_bias(const struct at_simd *t, const struct at_attn *a, const struct at_lanes *l, int64_t n,
                      float *st, int64_t j0, int64_t j1)
 {
     const struct at_view *m = &a->bias;
@@ -397,7 +379,7 @@ static void add_bias(const struct at_simd *t, const struct at_attn *a, const str
         }
 }
 
-static void hide_by_mask(const struct at_attn *a, const struct lanes *l, int64_t n, float *st,
+static void hide_by_mask(const struct at_attn *a, const struct at_lanes *l, int64_t n, float *st,
                          int64_t j0, int64_t j1)
 {
     const struct at_view *m = &a->mask;
@@ -409,7 +391,7 @@ static void hide_by_mask(const struct at_attn *a, const struct lanes *l, int64_t
     }
 }
 
-static void hide_by_range(const struct lanes *l, float *st, int64_t j0, int64_t j1)
+static void hide_by_range(const struct at_lanes *l, float *st, int64_t j0, int64_t j1)
 {
     for (int r = 0; r < l->n; r++) {
         for (int64_t j = j0; j < at_min(j1, l->low[r]); j++)
@@ -420,19 +402,45 @@ static void hide_by_range(const struct lanes *l, float *st, int64_t j0, int64_t 
 }
 
 /* Scores of keys [j0, j1), st at the first: softcap, ALiBi, bias, then what hides. */
-static void edit_scores(const struct at_simd *t, const struct schedule *d, const struct item *w,
-                        const struct lanes *l, float *st, int64_t j0, int64_t j1)
+static void edit_scores(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
+                        const struct at_lanes *l, float *st, int64_t j0, int64_t j1)
 {
-    const struct at_attn *a = &d->a;
     if (edits_scores(a))
         scale_scores(t, a, st, (j1 - j0) * l->stride);
     if (a->alibi)
-        add_alibi(a, &d->seq[w->seq], l, st, j0, j1);
+        add_alibi(a, &a->seq[w->seq], l, st, j0, j1);
     if (a->bias.data)
         add_bias(t, a, l, w->seq, st, j0, j1);
     if (a->mask.data)
         hide_by_mask(a, l, w->seq, st, j0, j1);
     hide_by_range(l, st, j0, j1);
+}
+
+int64_t at_cpu_attn_q_floats(const struct at_simd *t, int64_t dk, bool additive)
+{
+    return at_simd_q_floats(t, additive ? 2 * dk : dk);
+}
+
+void at_cpu_attn_pack_q(const struct at_simd *t, const struct at_attn *a, const struct at_lanes *l,
+                        float *qp)
+{
+    t->pack_q(qp, l->q, (enum at_elem)at_cpu_elem(a->q.type), a->dk, q_factor(a));
+    if (a->additive)
+        t->additive_pack_q(qp, a->dk);
+}
+
+void at_cpu_attn_scores(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
+                        const struct at_lanes *l, const float *qp, const struct at_rows *k, float *st,
+                        int64_t j0, int64_t from, int64_t to)
+{
+    struct at_rows part = *k;
+    part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
+    part.n = to - from;
+    if (a->additive)
+        t->additive_scores(st, from - j0, qp, &part, a->additive);
+    else
+        t->scores(st, from - j0, qp, &part);
+    edit_scores(t, a, w, l, st + (from - j0) * l->stride, from, to);
 }
 
 /* ---- panels ---- */
@@ -441,24 +449,20 @@ static void edit_scores(const struct at_simd *t, const struct schedule *d, const
 struct panels {
     const struct at_simd *t;
     const struct schedule *d;
-    const struct item *w;
+    const struct at_item *w;
     float *q, *state, *st, *k, *v;
     int64_t q_floats, state_floats;
 };
 
 /* Keys [from, to) of the block at j0, some of them hidden from some row of the panel. */
-static void partial_keys(const struct panels *p, const struct lanes *l, int panel,
+static void partial_keys(const struct panels *p, const struct at_lanes *l, int panel,
                          const struct at_rows *k, int64_t j0, int64_t from, int64_t to)
 {
     if (from >= to)
         return;
-    struct at_rows part = *k;
-    part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
-    part.n = to - from;
-    p->t->scores(p->st, from - j0, p->q + panel * p->q_floats, &part);
-    edit_scores(p->t, p->d, p->w, l, p->st + (from - j0) * l->stride, from, to);
+    at_cpu_attn_scores(p->t, &p->d->a, p->w, l, p->q + panel * p->q_floats, k, p->st, j0, from, to);
     p->t->softmax_step(p->st, from - j0, to - from, p->state + panel * p->state_floats, p->d->a.dv,
-                       softmax_scale(&p->d->a));
+                       at_cpu_attn_scale(&p->d->a));
 }
 
 static void full_keys(const struct panels *p, int panel, const struct at_rows *k, int64_t j0,
@@ -470,11 +474,11 @@ static void full_keys(const struct panels *p, int panel, const struct at_rows *k
     part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
     part.n = to - from;
     p->t->scores_softmax(p->st, from - j0, p->q + panel * p->q_floats, &part,
-                         p->state + panel * p->state_floats, p->d->a.dv, softmax_scale(&p->d->a));
+                         p->state + panel * p->state_floats, p->d->a.dv, at_cpu_attn_scale(&p->d->a));
 }
 
 /* One panel over the block of keys [j0, j1): k and v are the block's. */
-static void panel_block(const struct panels *p, const struct lanes *l, int panel,
+static void panel_block(const struct panels *p, const struct at_lanes *l, int panel,
                         const struct at_rows *k, int odd, int64_t j0, int64_t j1)
 {
     const struct at_attn *a = &p->d->a;
@@ -497,29 +501,28 @@ static void panel_block(const struct panels *p, const struct lanes *l, int panel
                      odd && hidden);
 }
 
-static void finish_panel(const struct panels *p, const struct lanes *l, int panel)
+static void finish_panel(const struct panels *p, const struct at_lanes *l, int panel)
 {
     const struct at_attn *a = &p->d->a;
-    float lse[MAX_LANES];
+    float lse[AT_MAX_LANES];
     p->t->finish(p->state + panel * p->state_floats, a->dv, a->sinks ? l->sink : NULL, l->o, AT_ELEM_F32,
-                 a->lse.data ? lse : NULL, softmax_scale(a));
+                 a->lse.data ? lse : NULL, at_cpu_attn_scale(a));
     if (a->lse.data)
         store_lse(l, a, &p->d->seq[p->w->seq], lse);
 }
 
-/* Keys [from, to) as f32 rows, of which the returned base is that of key j0: in place where they lie so,
- * or packed. */
-static struct at_rows block_keys(const struct panels *p, int64_t j0, int64_t from, int64_t to)
+struct at_rows at_cpu_attn_keys(const struct at_simd *t, const struct at_attn *a,
+                                const struct at_item *w, int64_t j0, int64_t from, int64_t to,
+                                float *buffer)
 {
-    const struct at_attn *a = &p->d->a;
-    struct at_rows k = fetch(a, &a->k, p->w, from, to, p->k);
+    struct at_rows k = fetch(a, &a->k, w, from, to, buffer);
     if (k.type != AT_ELEM_F32 || k.n < to - from) {
         for (int64_t j = from; j < to; j += k.n) {
-            k = fetch(a, &a->k, p->w, j, to, p->k + (j - from) * a->dk);
-            if (k.base != p->k + (j - from) * a->dk)
-                p->t->pack_k(p->k + (j - from) * a->dk, &k);
+            k = fetch(a, &a->k, w, j, to, buffer + (j - from) * a->dk);
+            if (k.base != buffer + (j - from) * a->dk)
+                t->pack_k(buffer + (j - from) * a->dk, &k);
         }
-        k = (struct at_rows){p->k, a->dk, to - from, a->dk, AT_ELEM_F32};
+        k = (struct at_rows){buffer, a->dk, to - from, a->dk, AT_ELEM_F32};
     }
     k.base = (const float *)k.base - (from - j0) * k.stride;
     return k;
@@ -541,16 +544,15 @@ static void run_panels(const struct panels *p)
 {
     const struct at_simd *t = p->t;
     const struct at_attn *a = &p->d->a;
-    const struct item *w = p->w;
+    const struct at_item *w = p->w;
     const struct at_seq *q = &p->d->seq[w->seq];
-    struct lanes lanes[MAX_PANELS];
-    int rows = t->rows_per_panel, n = (int)at_ceil_div(w->count, rows), ratio = lanes_of(a);
+    struct at_lanes lanes[MAX_PANELS];
+    int rows = t->rows_per_panel, n = (int)at_ceil_div(w->count, rows), ratio = at_cpu_attn_ratio(a);
     for (int i = 0; i < n; i++) {
         int64_t first = w->first + (int64_t)i * rows;
         lanes[i].stride = rows;
-        find_lanes(&lanes[i], a, q, w->group, first, (int)at_min(rows, w->first + w->count - first), rows);
-        t->pack_q(p->q + i * p->q_floats, lanes[i].q, (enum at_elem)at_cpu_elem(a->q.type), a->dk,
-                  q_factor(a));
+        at_cpu_attn_lanes(&lanes[i], a, q, w->group, first, (int)at_min(rows, w->first + w->count - first), rows);
+        at_cpu_attn_pack_q(t, a, &lanes[i], p->q + i * p->q_floats);
         memset(p->state + i * p->state_floats, 0, (size_t)p->state_floats * sizeof(float));
     }
     struct at_keys all = at_key_range(&a->visible, q, w->first / ratio,
@@ -559,7 +561,7 @@ static void run_panels(const struct panels *p)
     for (int64_t j0 = all.first / size * size; j0 < all.end && all.first < all.end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
         int odd = block_values(p, j0, from, to);
-        struct at_rows k = block_keys(p, j0, from, to);
+        struct at_rows k = at_cpu_attn_keys(t, a, w, j0, from, to, p->k);
         for (int i = 0; i < n; i++)
             panel_block(p, &lanes[i], i, &k, odd, j0, to);
     }
@@ -569,17 +571,17 @@ static void run_panels(const struct panels *p)
 
 /* ---- dots ---- */
 
-static int dots_lanes(struct lanes *l, const struct schedule *d, const struct item *w)
+static int dots_lanes(struct at_lanes *l, const struct schedule *d, const struct at_item *w)
 {
     const struct at_seq *q = &d->seq[w->seq];
-    int n = (int)q->nq * lanes_of(&d->a);
+    int n = (int)q->nq * at_cpu_attn_ratio(&d->a);
     l->stride = at_simd_dots_stride(n);
-    find_lanes(l, &d->a, q, w->group, 0, n, n);
+    at_cpu_attn_lanes(l, &d->a, q, w->group, 0, n, n);
     return n;
 }
 
 /* Does any row not see all of [j0, j1)? */
-static bool hides(const struct lanes *l, int64_t j0, int64_t j1)
+static bool hides(const struct at_lanes *l, int64_t j0, int64_t j1)
 {
     for (int r = 0; r < l->n; r++)
         if (l->low[r] > j0 || l->high[r] < j1)
@@ -588,8 +590,8 @@ static bool hides(const struct lanes *l, int64_t j0, int64_t j1)
 }
 
 /* One block of keys [from, to), `end` the last of the chunk; pages are read one after the other. */
-static void chunk_block(const struct at_simd *t, const struct schedule *d, const struct item *w,
-                        const struct lanes *l, const float *qd, float *st, float *state,
+static void chunk_block(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
+                        const struct at_lanes *l, const float *qd, float *st, float *state,
                         float *stage, int64_t from, int64_t to, int64_t end)
 {
     const struct at_attn *a = &d->a;
@@ -601,8 +603,8 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
         t->dots_scores(st + (j - from) * l->stride, qd, l->n, &k, staged ? NULL : &v);
     }
     if (hidden)
-        edit_scores(t, d, w, l, st, from, to);
-    t->dots_softmax_step(st, to - from, l->n, state, a->dv, softmax_scale(a));
+        edit_scores(t, a, w, l, st, from, to);
+    t->dots_softmax_step(st, to - from, l->n, state, a->dv, at_cpu_attn_scale(a));
     for (int64_t j = from; j < to; j += v.n) {
         v = fetch(a, &a->v, w, j, to, stage);
         k = key_rows(a, &a->k, w, j + v.n, at_min(j + v.n + t->dots_keys, end));
@@ -611,12 +613,12 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
     }
 }
 
-static void run_chunk(const struct at_simd *t, const struct schedule *d, const struct item *w,
+static void run_chunk(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
                       float *state, float *scratch)
 {
     const struct at_attn *a = &d->a;
     const struct at_seq *q = &d->seq[w->seq];
-    struct lanes l;
+    struct at_lanes l;
     int n = dots_lanes(&l, d, w);
     float *qd = scratch, *st = qd + at_simd_dots_q_floats(n, a->dk);
     float *stage = st + at_simd_dots_block_floats(t, n);
@@ -631,14 +633,14 @@ static void run_chunk(const struct at_simd *t, const struct schedule *d, const s
     }
 }
 
-static void finish_dots(const struct at_simd *t, const struct schedule *d, const struct item *w,
+static void finish_dots(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
                         const float *state)
 {
-    struct lanes l;
-    float lse[MAX_LANES];
+    struct at_lanes l;
+    float lse[AT_MAX_LANES];
     int n = dots_lanes(&l, d, w);
     t->dots_finish(state, n, d->a.dv, d->a.sinks ? l.sink : NULL, l.o, AT_ELEM_F32,
-                   d->a.lse.data ? lse : NULL, softmax_scale(&d->a));
+                   d->a.lse.data ? lse : NULL, at_cpu_attn_scale(&d->a));
     if (d->a.lse.data)
         store_lse(&l, &d->a, &d->seq[w->seq], lse);
 }
@@ -657,7 +659,7 @@ static void run_item(void *arg, int64_t index, int slot)
     const struct job *job = arg;
     const struct schedule *d = job->d;
     const struct at_simd *t = at_cpu_kernels(job->s);
-    const struct item *w = &d->item[index];
+    const struct at_item *w = &d->item[index];
     float *scratch = at_slot_scratch(job->x, slot);
     if (takes_dots(t, &d->a, &d->seq[w->seq])) {
         float *state = w->count > 1 ? d->partial + index * job->partial : scratch;
@@ -667,7 +669,7 @@ static void run_item(void *arg, int64_t index, int slot)
         return;
     }
     struct panels p = {.t = t, .d = d, .w = w, .q = scratch,
-                       .q_floats = at_simd_q_floats(t, d->a.dk),
+                       .q_floats = at_cpu_attn_q_floats(t, d->a.dk, d->a.additive),
                        .state_floats = at_simd_state_floats(t, d->a.dv)};
     p.state = p.q + MAX_PANELS * p.q_floats;
     p.st = p.state + MAX_PANELS * p.state_floats;
@@ -682,14 +684,14 @@ static void join_item(void *arg, int64_t index, int slot)
     const struct job *job = arg;
     const struct schedule *d = job->d;
     const struct at_simd *t = at_cpu_kernels(job->s);
-    const struct item *w = &d->join[index];
+    const struct at_item *w = &d->join[index];
     (void)slot;
     if (w->count == 1)
         return;
     float *state = d->partial + w->first * job->partial;
     for (int64_t c = 1; c < w->count; c++)
-        t->dots_merge(state, state + c * job->partial, (int)d->seq[w->seq].nq * lanes_of(&d->a),
-                      d->a.dv, softmax_scale(&d->a));
+        t->dots_merge(state, state + c * job->partial, (int)d->seq[w->seq].nq * at_cpu_attn_ratio(&d->a),
+                      d->a.dv, at_cpu_attn_scale(&d->a));
     finish_dots(t, d, w, state);
 }
 

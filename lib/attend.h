@@ -360,11 +360,11 @@ ATTEND_API attend_tensor attend_graph_mask(attend_graph *g, attend_tensor scores
  * the denominator; then the weighted sum of v.  A row with nothing visible gives O = 0 and
  * LSE = -inf (the sink's logit where there is one).  Hidden keys and values may hold anything, NaN
  * too, and never show.  (Vaswani et al. 2017; Dao et al. 2022 for the method; ALiBi: Press et al.
- * 2022; FlashAttention's conventions for alignment and LSE.) */
+ * 2022; FlashAttention's conventions for alignment and LSE; additive scores: Bahdanau et al. 2015.) */
 typedef struct attend_attention_opts {
     size_t size;
     attend_mask_opts mask;
-    float scale;           /* NaN: 1 / sqrt(Dqk) */
+    float scale;           /* NaN: 1 / sqrt(Dqk), additive 1 */
     float softcap;         /* 0: none */
     attend_tensor alibi;   /* f32 (H): slopes */
     attend_tensor sinks;   /* f32 (H): logits */
@@ -372,6 +372,7 @@ typedef struct attend_attention_opts {
     attend_tensor kv_lens; /* int32 (N + 1): of k and v, (T, G, D); both or neither */
     attend_tensor block_table; /* int32 (B, pages of a sequence): k and v are paged, below */
     attend_tensor k_scale, v_scale; /* f32 (P, G) or (1, G): k and v are times these, below */
+    attend_tensor additive; /* f32 (Dqk): va of s = scale * va . tanh(q + k), in place of q . k */
 } attend_attention_opts;
 ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
 
@@ -391,6 +392,17 @@ ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
 ATTEND_API attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_tensor k,
                                                 attend_tensor v, const attend_attention_opts *opts,
                                                 attend_tensor *lse);
+
+/* Additive attention (Bahdanau et al. 2015), with its projections: scores va . tanh(wq q + wk k).
+ * q (B, Sq, Dq), k (B, Skv, Dk), v (B, Skv, Dv), wq (A, Dq), wk (A, Dk), va (A) -> f32 (B, Sq, Dv), lse
+ * (B, 1, Sq).  With packed sequences q (T, Dq), k (T, Dk), v (T, Dv), and lse (1, T).  opts->additive is
+ * not looked at; scale is 1 where it is not given.  No B x Sq x Skv x A values are ever in memory. */
+ATTEND_API attend_tensor attend_graph_additive_attention(attend_graph *g, attend_tensor q,
+                                                         attend_tensor k, attend_tensor v,
+                                                         attend_tensor wq, attend_tensor wk,
+                                                         attend_tensor va,
+                                                         const attend_attention_opts *opts,
+                                                         attend_tensor *lse);
 
 /* Two attentions of the same queries over different keys, (..., D) and their LSE (...), as if all keys
  * had been there at once; neither may have had a sink but one.  A side that saw nothing (LSE -inf) adds

@@ -85,13 +85,13 @@ static struct at_view entry_scale(const struct at_view *v)
     return w;
 }
 
-/* One float a head, which kernels read as an array. */
-static int per_head(const struct resolve *r, int input, const float **out)
+/* One float a head or channel, which kernels read as an array. */
+static int vector(const struct resolve *r, int input, const float **out)
 {
     const struct at_view *v = at_in(r->x, r->s, input);
     *out = v ? v->data : NULL;
     if (v && v->shape[0] > 1 && v->stride[0] != 1)
-        return refuse(r, "alibi slopes and sink logits must be contiguous");
+        return refuse(r, "alibi slopes, sink logits and the additive vector must be contiguous");
     return 0;
 }
 
@@ -298,9 +298,11 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
     if (isnan(a->scale))
         a->scale = 1 / sqrtf((float)a->dk);
 
-    int status = per_head(&r, AT_IN_ALIBI, &a->alibi);
+    int status = vector(&r, AT_IN_ALIBI, &a->alibi);
     if (status == 0)
-        status = per_head(&r, AT_IN_SINKS, &a->sinks);
+        status = vector(&r, AT_IN_SINKS, &a->sinks);
+    if (status == 0)
+        status = vector(&r, AT_IN_ADDITIVE, &a->additive);
     int64_t nk = s->op == AT_MASK ? a->q.shape[3] : a->k.shape[2];
     if (table) {
         a->table = table->data;

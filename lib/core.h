@@ -120,6 +120,7 @@ enum at_attention_in {
     AT_IN_TABLE,
     AT_IN_K_SCALE,
     AT_IN_V_SCALE,
+    AT_IN_ADDITIVE,
     AT_IN_COUNT
 };
 
@@ -326,6 +327,7 @@ struct at_attn {
     struct at_view q, k, v, o, bias, mask;
     struct at_view lse;              /* (B, H, S) */
     const float *alibi, *sinks;      /* [nh] */
+    const float *additive;           /* [dk]: scores are additive, not q . k */
     int64_t nseq;
     const struct at_seq *seq;
     const int32_t *table; /* paged: k and v are (P, G, page, D); entry kb * table_stride + j / page */

@@ -1048,10 +1048,11 @@ attend_tensor attend_graph_mask(attend_graph *g, attend_tensor scores, const att
     return append(g, AT_MASK, in, AT_IN_COUNT, &p, NULL);
 }
 
-static int head_vector(attend_graph *g, struct at_node *n, int k, int64_t heads, const char *what)
+/* An optional vector: a number a head, or a channel. */
+static int vector(attend_graph *g, struct at_node *n, int k, int64_t count, const char *what)
 {
     return n->in[k] < 0 ? 0
-           : want_type(g, n, k, ATTEND_F32, what) < 0 || want_shape(g, n, k, 1, &heads, what) < 0
+           : want_type(g, n, k, ATTEND_F32, what) < 0 || want_shape(g, n, k, 1, &count, what) < 0
                ? -1
                : 0;
 }
@@ -1097,7 +1098,7 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
                              paged    ? "a pool (P, G, page, D)"
                              : packed ? "(T, H, D)"
                                       : "(B, H, S, D)");
-    if (k->type != v->type)
+    if (k->type != v->type && n->in[AT_IN_ADDITIVE] < 0) /* additive: k is a projection */
         return at_graph_fail(g, n, ATTEND_EINVAL, "k is %s but v is %s", attend_type_name(k->type),
                              attend_type_name(v->type));
     int64_t nh = q->shape[heads], ng = k->shape[heads], dk = q->shape[last],
@@ -1121,7 +1122,9 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
     if (want_scale(g, n, AT_IN_K_SCALE, k, "k_scale") < 0 ||
         want_scale(g, n, AT_IN_V_SCALE, v, "v_scale") < 0)
         return -1;
-    if (head_vector(g, n, AT_IN_ALIBI, nh, "alibi") < 0 || head_vector(g, n, AT_IN_SINKS, nh, "sinks") < 0)
+    if (vector(g, n, AT_IN_ALIBI, nh, "alibi") < 0 || vector(g, n, AT_IN_SINKS, nh, "sinks") < 0)
+        return -1;
+    if (vector(g, n, AT_IN_ADDITIVE, dk, "additive") < 0)
         return -1;
     if (packed) {
         int other = paged ? AT_IN_Q_LENS : AT_IN_KV_LENS;
@@ -1136,7 +1139,7 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
         return -1;
     struct at_attention *p = &n->p.attention;
     if (isnan(p->scale))
-        p->scale = (float)(1 / sqrt((double)dk));
+        p->scale = n->in[AT_IN_ADDITIVE] >= 0 ? 1 : (float)(1 / sqrt((double)dk));
     if (!isfinite(p->scale) || !isfinite(p->softcap) || p->softcap < 0)
         return at_graph_fail(g, n, ATTEND_EINVAL, "scale is %g and softcap %g, want finite numbers",
                              (double)p->scale, (double)p->softcap);
@@ -1175,7 +1178,8 @@ void attend_attention_opts_init(attend_attention_opts *opts)
                                     .kv_lens = attend_none(),
                                     .block_table = attend_none(),
                                     .k_scale = attend_none(),
-                                    .v_scale = attend_none()};
+                                    .v_scale = attend_none(),
+                                    .additive = attend_none()};
     attend_mask_opts_init(&opts->mask);
 }
 
@@ -1202,6 +1206,7 @@ attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_te
     in[AT_IN_TABLE] = maybe(g, o.block_table, "block_table");
     in[AT_IN_K_SCALE] = maybe(g, o.k_scale, "k_scale");
     in[AT_IN_V_SCALE] = maybe(g, o.v_scale, "v_scale");
+    in[AT_IN_ADDITIVE] = maybe(g, o.additive, "additive");
     mask_inputs(g, &o.mask, in, &p.attention.visible);
     p.attention.scale = o.scale;
     p.attention.softcap = o.softcap;

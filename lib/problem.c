@@ -20,8 +20,9 @@ static const struct {
     {                                                                                              \
 #        name, offsetof(struct at_problem, name)                                                   \
     }
-    SWITCH(alibi), SWITCH(sinks),   SWITCH(lse),       SWITCH(used), SWITCH(packed),
-    SWITCH(bshd),  SWITCH(strided), SWITCH(unaligned), SWITCH(huge), SWITCH(nan),
+    SWITCH(additive),  SWITCH(alibi),  SWITCH(sinks), SWITCH(lse),
+    SWITCH(used),      SWITCH(packed), SWITCH(bshd),  SWITCH(strided),
+    SWITCH(unaligned), SWITCH(huge),   SWITCH(nan),
 #undef SWITCH
 };
 

@@ -673,7 +673,7 @@ double at_ref_alibi(const struct at_ref_row *r, int64_t j)
     return -(double)r->a->alibi[r->h] * fabs((double)(r->i + r->seq->off - j));
 }
 
-/* s_j = softcap(scale q . k_j) + alibi + bias; -inf where hidden, and k_j is then not read. */
+/* s_j = softcap(scale f(q, k_j)) + alibi + bias, f being q . k_j or va . tanh(q + k_j); -inf where hidden, and k_j is then not read. */
 void at_ref_scores(const struct at_ref_row *r, int64_t j0, int64_t count, double *s)
 {
     double k[AT_MAX_HEAD], cap = (double)r->a->softcap;
@@ -684,7 +684,7 @@ void at_ref_scores(const struct at_ref_row *r, int64_t j0, int64_t count, double
             continue;
         at_ref_key(r, j0 + e, k);
         for (int64_t d = 0; d < r->a->dk; d++)
-            dot += r->q[d] * k[d];
+            dot += r->a->additive ? (double)r->a->additive[d] * tanh(r->q[d] + k[d]) : r->q[d] * k[d];
         s[e] = (double)r->a->scale * dot;
         if (cap > 0)
             s[e] = cap * tanh(s[e] / cap);

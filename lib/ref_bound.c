@@ -10,7 +10,9 @@
  *              + 8 softcap                         tanh through exp: absolute, of softcap
  *              + 4 (|s_j| + |M| + LAG))            s - m, and the moves of m from then on
  *
- * (|d softcap / ds| <= 1, so errors pass it without growing).  exp2 is good to 2 ulp = 4 u; m moves
+ * (|d softcap / ds| <= 1, so errors pass it without growing).  Additive scores have (dk + 32) scale
+ * sum_d |va_d| in place of the first line: as 1 - 2 / (1 + e^2q e^2k), a tanh is good to 20 u where q and
+ * k are at most 10, of which 9 u are those of the exponents.  exp2 is good to 2 ulp = 4 u; m moves
  * at most once in 12 keys, each time by a factor that is good to 6 u.  So a weight is wrong by a
  * factor within exp(+-r_j), where TERMS nk counts the nk additions and the moves:
  *
@@ -36,13 +38,13 @@ static double rounding(attend_type type)
     return type == ATTEND_F16 ? 0x1p-11 : type == ATTEND_BF16 ? 0x1p-8 : U;
 }
 
-/* scale sum_d |q_d k_jd| */
+/* scale sum_d |q_d k_jd|, or |va_d| where scores are additive: tanh is at most 1. */
 static double magnitude(const struct at_ref_row *r, int64_t j)
 {
     double k[AT_MAX_HEAD], sum = 0;
     at_ref_key(r, j, k);
     for (int64_t d = 0; d < r->a->dk; d++)
-        sum += fabs(r->q[d] * k[d]);
+        sum += fabs(r->a->additive ? (double)r->a->additive[d] : r->q[d] * k[d]);
     return fabs((double)r->a->scale) * sum;
 }
 
@@ -60,7 +62,7 @@ static double largest(const struct at_ref_row *r, struct at_keys keys)
 /* e_j of a visible key with score s. */
 static double exponent_error(const struct at_ref_row *r, int64_t j, double s, double m)
 {
-    return U * ((double)(r->a->dk + 6) * magnitude(r, j) +
+    return U * ((double)(r->a->dk + (r->a->additive ? 32 : 6)) * magnitude(r, j) +
                 4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
                 8 * (double)r->a->softcap + 4 * (fabs(s) + fabs(m) + LAG));
 }

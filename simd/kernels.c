@@ -13,6 +13,7 @@
 #endif
 
 #include "k_attn.h"
+#include "k_additive.h"
 #include "k_dots.h"
 #include "k_gemm.h"
 #include "k_rows.h"
@@ -33,6 +34,8 @@ const struct at_simd AT_SIMD_TABLE = {
     .pack_k = pack_k,
     .pack_v = pack_v,
     .scores = scores,
+    .additive_pack_q = additive_pack_q,
+    .additive_scores = additive_scores,
     .softmax_step = softmax_step,
     .scores_softmax = scores_softmax,
     .accumulate = accumulate,

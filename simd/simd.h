@@ -114,6 +114,11 @@ struct at_simd {
     int (*pack_v)(float *vp, int64_t j0, const struct at_rows *v, const uint8_t *hidden);
     /* st[j0 + j][row] = scores of k's rows (f32, in place or packed), j < k->n. */
     void (*scores)(float *st, int64_t j0, const float *qp, const struct at_rows *k);
+    /* The same for additive scores, sum over d of va[d] tanh(q[d] + k[d]).  qp is what pack_q left there,
+     * then additive_pack_q, and has room for 2 dk: at_simd_q_floats(t, 2 * dk). */
+    void (*additive_pack_q)(float *qp, int64_t dk);
+    void (*additive_scores)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
+                            const float *va);
     /* st[j0 .. j0+n): scores to weights; -INFINITY becomes a weight of -0.0, the mark of a hidden
      * key.  Moves m, and then rescales l, acc and the weights of this block before j0, if it must.
      */

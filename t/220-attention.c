@@ -72,6 +72,7 @@ static struct at_problem draw_problem(void)
     draw_sizes(&p);
     draw_visibility(&p);
     p.softcap = one_in(5) ? 20 : 0;
+    p.additive = one_in(8);
     p.alibi = one_in(5);
     p.sinks = one_in(5);
     p.lse = !one_in(4);

@@ -24,6 +24,7 @@ enum {
     BIAS,
     MASK,
     USED,
+    ADDITIVE,
     ALIBI,
     SINKS,
     Q_LENS,
@@ -42,6 +43,7 @@ static const char *const names[ARRAYS] = {
     [BIAS] = "mask",
     [MASK] = "mask",
     [USED] = "kv_used",
+    [ADDITIVE] = "additive",
     [ALIBI] = "alibi",
     [SINKS] = "sinks",
     [Q_LENS] = "q_lens",
@@ -487,6 +489,8 @@ static void make_inputs(struct check *c)
     int64_t lse[] = {p->nb, p->nh, nq};
     if (p->lse)
         place_plain(c, LSE, ATTEND_F32, p->packed ? 2 : 3, p->packed ? lse + 1 : lse);
+    if (p->additive)
+        place_plain(c, ADDITIVE, ATTEND_F32, 1, &p->dk);
     if (p->alibi)
         place_plain(c, ALIBI, ATTEND_F32, 1, &p->nh);
     if (p->sinks)
@@ -498,6 +502,7 @@ static void make_inputs(struct check *c)
             make_scales(c, which, entries, factor);
         fill_normal(c, which, factor);
     }
+    fill_normal(c, ADDITIVE, 0.5f);
     fill_normal(c, ALIBI, 0.25f);
     fill_normal(c, SINKS, 1);
     for (int64_t n = 0; p->nan && c->memory && n < p->nb; n++)
@@ -541,6 +546,7 @@ static void build(attend_graph *g, const struct check *c)
     o.mask.kv_used = input(g, c, USED);
     o.scale = p->scale;
     o.softcap = p->softcap;
+    o.additive = input(g, c, ADDITIVE);
     o.alibi = input(g, c, ALIBI);
     o.sinks = input(g, c, SINKS);
     o.q_lens = input(g, c, Q_LENS);
@@ -657,7 +663,9 @@ static struct at_attn problem_of(const struct check *c)
     const struct at_problem *p = c->p;
     return (struct at_attn){
         .visible = {p->causal, p->align, p->left, p->right},
-        .scale = isnan(p->scale) ? 1 / sqrtf((float)p->dk) : p->scale,
+        .scale = !isnan(p->scale) ? p->scale
+                 : p->additive    ? 1
+                                  : 1 / sqrtf((float)p->dk),
         .softcap = p->softcap,
         .nh = p->nh,
         .ng = p->ng,
@@ -669,6 +677,7 @@ static struct at_attn problem_of(const struct check *c)
         .o = dense4(&c->a[O].view),
         .bias = broadcast(&c->a[BIAS].view),
         .mask = broadcast(&c->a[MASK].view),
+        .additive = c->a[ADDITIVE].view.data,
         .alibi = c->a[ALIBI].view.data,
         .sinks = c->a[SINKS].view.data,
         .nseq = c->nseq,

@@ -3,6 +3,7 @@
 #include "sdpa.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* clang-format off */
 static const struct cmd_flag flags[] = {
@@ -32,7 +33,7 @@ static const struct cmd_flag flags[] = {
     {"--score", "EXPR", "a score function", "evaluate score functions"},
     {"--mask-expr", "EXPR", "a mask function", "evaluate mask functions"},
     {"--let", "NAME=FILE.npy", "a tensor of expressions", "evaluate expressions"},
-    {"--additive", "WQ.npy,WK.npy,VA.npy", "additive scores", "do additive attention"},
+    {"--additive", "WQ.npy,WK.npy,VA.npy", "score = VA . tanh(WQ q + WK k); tensors are B,S,D", NULL},
     {"--weights", "W.npy", "the weights", "write attention weights"},
     {"--weights-rows", "I0:I1", "some rows of them", "write attention weights"},
     {"--weights-topk", "K", "the largest of them", "write attention weights"},
@@ -65,6 +66,11 @@ static void build(attend_graph *g, const struct sdpa *s)
     o.k_scale = input(g, s, SDPA_K_SCALE);
     o.v_scale = input(g, s, SDPA_V_SCALE);
     attend_tensor q = input(g, s, SDPA_Q), k = input(g, s, SDPA_K), v = input(g, s, SDPA_V), lse;
+    if (s->additive) {
+        q = attend_graph_matmul_nt(g, q, input(g, s, SDPA_WQ));
+        k = attend_graph_matmul_nt(g, k, input(g, s, SDPA_WK));
+        o.additive = input(g, s, SDPA_VA);
+    }
     bool want_lse = cmd_has(s->l, "--lse");
     attend_tensor out = attend_graph_attention(g, q, k, v, &o, want_lse ? &lse : NULL);
     attend_graph_output(g, "o", out);
@@ -161,6 +167,7 @@ static int run(const struct cmd_line *l)
     int status = run_all(&s);
     for (int i = 0; i < SDPA_TENSORS; i++)
         attend_free(s.t[i].a.data);
+    free(s.additive_files);
     return status;
 }
 

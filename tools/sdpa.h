@@ -18,6 +18,9 @@ enum sdpa_tensor {
     SDPA_KV_LENS,
     SDPA_KV_USED,
     SDPA_TABLE,
+    SDPA_WQ, /* of --additive */
+    SDPA_WK,
+    SDPA_VA,
     SDPA_FILES, /* the inputs so far come from files, those from here on are computed */
     SDPA_K_SCALE = SDPA_FILES,
     SDPA_V_SCALE,
@@ -38,7 +41,8 @@ struct sdpa {
     } t[SDPA_TENSORS];
     attend_attention_opts opts;
     attend_type type, kv_type; /* of the computation */
-    bool bshd, packed, paged;
+    bool bshd, packed, paged, additive;
+    char *additive_files; /* the value of --additive, cut at its commas */
     int64_t heads[2]; /* of 3-D tensors, queries and keys; 0: not given */
     int64_t page;     /* --block-size */
 };

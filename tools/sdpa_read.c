@@ -19,6 +19,9 @@ const struct sdpa_name sdpa_names[SDPA_TENSORS] = {
     [SDPA_KV_LENS] = {"--kv-lens",     "kv_lens"    },
     [SDPA_KV_USED] = {"--kv-used",     "kv_used"    },
     [SDPA_TABLE] = {"--block-table", "block_table"},
+    [SDPA_WQ] = {"--additive",    "wq"         },
+    [SDPA_WK] = {"--additive",    "wk"         },
+    [SDPA_VA] = {"--additive",    "va"         },
     [SDPA_K_SCALE] = {NULL,            "k_scale"    },
     [SDPA_V_SCALE] = {NULL,            "v_scale"    },
     [SDPA_O] = {"-o",            "o"          },
@@ -54,6 +57,7 @@ static int check_flags(struct sdpa *s)
         return cmd_wrong(l, "-o is missing: where does the result go?");
     s->packed = cmd_has(l, "--q-lens");
     s->paged = cmd_has(l, "--block-table");
+    s->additive = cmd_has(l, "--additive");
     if (s->packed != cmd_has(l, "--kv-lens"))
         return cmd_wrong(l, "--q-lens and --kv-lens need each other");
     if (s->paged != cmd_has(l, "--block-size"))
@@ -62,6 +66,10 @@ static int check_flags(struct sdpa *s)
         return cmd_wrong(l, "--block-table needs --kv-used: how many keys each sequence has");
     if (s->packed && (s->paged || cmd_has(l, "--layout") || cmd_has(l, "--heads")))
         return cmd_wrong(l, "packed sequences take no --layout, --heads or --block-table");
+    if (s->additive && (s->packed || s->paged || cmd_has(l, "--layout") || cmd_has(l, "--heads")))
+        return cmd_wrong(
+            l, "--additive takes tensors of batch, sequence, size: no --q-lens, --layout, "
+               "--heads or --block-table");
     if (cmd_has(l, "--heads") && cmd_has(l, "--layout"))
         return cmd_wrong(l, "--heads is for 3-D tensors, --layout for 4-D ones");
     if (cmd_has(l, "-o") && cmd_has(l, "--lse") &&
@@ -206,11 +214,16 @@ static int place(struct sdpa *s, int i)
     const attend_shape *file = &t->a.shape;
     bool pool = s->paged && i != SDPA_Q;
     int64_t heads = pool ? 0 : s->heads[i != SDPA_Q];
-    const char *want = s->packed ? "total rows, heads, head size"
-                       : pool    ? "pages, heads, block size, head size"
-                       : heads   ? "batch, rows, heads times head size"
-                                 : "4 axes (or 3 with --heads)";
-    if (file->rank != (s->packed || heads ? 3 : 4))
+    if (s->additive && file->rank == 3) { /* one head */
+        t->shape = ATTEND_SHAPE(file->dim[0], 1, file->dim[1], file->dim[2]);
+        return CMD_DONE;
+    }
+    const char *want = s->additive ? "batch, sequence, size"
+                       : s->packed ? "total rows, heads, head size"
+                       : pool      ? "pages, heads, block size, head size"
+                       : heads     ? "batch, rows, heads times head size"
+                                   : "4 axes (or 3 with --heads)";
+    if (s->additive || file->rank != (s->packed || heads ? 3 : 4))
         return cmd_fail(s->l, t->file, "the shape is %s, want %s", shape_text(file).text, want);
     if (heads && file->dim[2] % heads != 0)
         return cmd_fail(s->l, t->file, "the last axis of %s cannot hold %lld heads",
@@ -241,7 +254,7 @@ static int check_rows(const struct sdpa *s)
     int64_t heads = q->shape.dim[1], groups = k->shape.dim[1];
     if (!s->packed && !s->paged)
         status = fits(s, SDPA_K, SDPA_Q, 0);
-    if (status == CMD_DONE)
+    if (status == CMD_DONE && !s->additive)
         status = fits(s, SDPA_K, SDPA_Q, size);
     for (int axis = 0; axis < size && status == CMD_DONE; axis++)
         status = fits(s, SDPA_V, SDPA_K, axis);
@@ -419,10 +432,32 @@ static int read_heads(struct sdpa *s, int i)
                               : status;
 }
 
+/* WQ is [A, D] of queries, WK [A, D] of keys, VA [A]. */
+static int read_additive(struct sdpa *s)
+{
+    int64_t channels = s->t[SDPA_VA].shape.dim[0];
+    for (int i = SDPA_WQ; i <= SDPA_VA; i++) {
+        struct sdpa_array *t = &s->t[i];
+        attend_shape want =
+            ATTEND_SHAPE(channels, s->t[i == SDPA_WQ ? SDPA_Q : SDPA_K].shape.dim[3]);
+        want.rank = i == SDPA_VA ? 1 : 2;
+        int status = t->a.data ? want_float(s, t, ATTEND_F32) : CMD_DONE;
+        if (status != CMD_DONE || !t->a.data)
+            return status;
+        if (t->shape.rank != want.rank || t->shape.dim[0] != want.dim[0] ||
+            (want.rank == 2 && t->shape.dim[1] != want.dim[1]))
+            return cmd_fail(s->l, t->file, "the shape is %s, want %s", shape_text(&t->shape).text,
+                            shape_text(&want).text);
+    }
+    return CMD_DONE;
+}
+
 static int read_conditions(struct sdpa *s)
 {
     int64_t batch = s->t[SDPA_Q].shape.dim[0];
     int status = read_lengths(s);
+    if (status == CMD_DONE)
+        status = read_additive(s);
     if (status == CMD_DONE)
         status = read_mask(s);
     if (status == CMD_DONE && s->t[SDPA_ALIBI].file && !s->t[SDPA_ALIBI].a.data)
@@ -436,11 +471,35 @@ static int read_conditions(struct sdpa *s)
 
 /* ---- all of it ---- */
 
+/* WQ.npy,WK.npy,VA.npy */
+static int cut_additive(struct sdpa *s)
+{
+    const char *value = cmd_value(s->l, "--additive");
+    if (!value)
+        return CMD_DONE;
+    char *rest = s->additive_files = strdup(value);
+    if (!rest)
+        return no_memory(s, NULL, (int64_t)strlen(value));
+    for (int i = SDPA_WQ; i <= SDPA_VA; i++) {
+        s->t[i].file = rest;
+        char *comma = strchr(rest, ',');
+        if ((comma != NULL) != (i < SDPA_VA))
+            return cmd_wrong(s->l, "--additive: \"%s\" is not three files, WQ.npy,WK.npy,VA.npy",
+                             value);
+        if (comma) {
+            *comma = 0;
+            rest = comma + 1;
+        }
+    }
+    return CMD_DONE;
+}
+
 static int read_file(struct sdpa *s, int i)
 {
     char err[320];
     struct sdpa_array *t = &s->t[i];
-    t->file = cmd_value(s->l, sdpa_names[i].flag);
+    if (!t->file)
+        t->file = cmd_value(s->l, sdpa_names[i].flag);
     if (!t->file || (i == SDPA_ALIBI && strcmp(t->file, "standard") == 0))
         return CMD_DONE;
     if (attend_npy_read(t->file, &t->a, err, sizeof err) < 0)
@@ -451,7 +510,7 @@ static int read_file(struct sdpa *s, int i)
 
 int sdpa_read_files(struct sdpa *s)
 {
-    int status = CMD_DONE;
+    int status = cut_additive(s);
     for (int i = 0; i < SDPA_FILES && status == CMD_DONE; i++)
         status = read_file(s, i);
     if (status == CMD_DONE)
