@@ -10,7 +10,7 @@
 #include "k_attn.h"
 
 #define DOTS_ROWS 16
-#define DOTS_KEYS 64
+#define DOTS_KEYS 32
 
 static void dots_pack_q(float *qd, const void *const *rows, int n, enum at_elem type, int64_t dk,
                         float scale)
@@ -246,24 +246,35 @@ static void dots_softmax_step(float *st, int64_t keys, int n, float *state, int6
 
 /* ---- weights times values ---- */
 
-/* acc[r][0 .. ns * VL) += sum of st[j][r] v[j], for rt rows; `some` < VL: only so many channels. */
+/* acc[r][0 .. ns * VL) += sum of st[j][r] v[j], for rt rows; `some` < VL: only so many channels.
+ * The same channels of the rows to come next are prefetched: a strip at a time, so that their
+ * misses spread over the block. */
 INLINE void dots_strip(enum at_elem type, int rt, int ns, float *acc, int64_t padded,
-                       const float *st, int64_t rp, const struct at_rows *v, int64_t d, int some)
+                       const float *st, int64_t rp, const struct at_rows *v, int64_t d, int some,
+                       const struct at_rows *ahead)
 {
-    V z[4][STRIP];
-#pragma GCC unroll 4
+    V z[8][STRIP];
+#pragma GCC unroll 8
     for (int r = 0; r < rt; r++)
 #pragma GCC unroll 4
         for (int s = 0; s < ns; s++)
             z[r][s] = vzero();
-    const char *row = v->base;
-    int64_t bytes = v->stride * at_elem_size(type);
-    for (int64_t j = 0; j < v->n; j++, row += bytes, st += rp) {
+    const char *row = v->base, *next = row;
+    int64_t bytes = v->stride * at_elem_size(type), next_bytes = 0, span = 0;
+    if (ahead) {
+        int64_t unit = is_quantised(ahead->type) ? 32 : 1, size = at_elem_size(ahead->type);
+        next = (const char *)ahead->base + d / unit * size;
+        next_bytes = ahead->stride * size;
+        span = ns * VL / unit * size;
+    }
+    for (int64_t j = 0; j < v->n; j++, row += bytes, st += rp, next += next_bytes) {
         V value[STRIP];
+        for (int64_t b = 0; b < span; b += 64)
+            vprefetch(next + b);
 #pragma GCC unroll 4
         for (int s = 0; s < ns; s++)
             value[s] = some < VL ? load_as_n(type, row, d, some) : load_as(type, row, d + s * VL);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < rt; r++) {
             V p = vset(st[r]);
 #pragma GCC unroll 4
@@ -271,7 +282,7 @@ INLINE void dots_strip(enum at_elem type, int rt, int ns, float *acc, int64_t pa
                 z[r][s] = vfma(p, value[s], z[r][s]);
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < rt; r++)
 #pragma GCC unroll 4
         for (int s = 0; s < ns; s++) {
@@ -281,30 +292,34 @@ INLINE void dots_strip(enum at_elem type, int rt, int ns, float *acc, int64_t pa
 }
 
 INLINE void dots_rows(enum at_elem type, int rt, float *acc, const float *st, int64_t rp,
-                      const struct at_rows *v)
+                      const struct at_rows *v, const struct at_rows *ahead)
 {
+    const int ns = rt > 4 ? STRIP / 2 : STRIP;
     int64_t dv = v->width, padded = at_simd_round(dv, 32), d = 0;
-    for (; d + STRIP * VL <= dv; d += STRIP * VL)
-        dots_strip(type, rt, STRIP, acc, padded, st, rp, v, d, VL);
+    for (; d + ns * VL <= dv; d += ns * VL)
+        dots_strip(type, rt, ns, acc, padded, st, rp, v, d, VL, ahead);
     for (; d + VL <= dv; d += VL)
-        dots_strip(type, rt, 1, acc, padded, st, rp, v, d, VL);
+        dots_strip(type, rt, 1, acc, padded, st, rp, v, d, VL, ahead);
     if (d < dv)
-        dots_strip(type, rt, 1, acc, padded, st, rp, v, d, (int)(dv - d));
+        dots_strip(type, rt, 1, acc, padded, st, rp, v, d, (int)(dv - d), NULL);
 }
 
 INLINE void dots_accumulate_as(enum at_elem type, float *acc, int n, const float *st, int64_t rp,
-                               const struct at_rows *v)
+                               const struct at_rows *v, const struct at_rows *ahead)
 {
     int64_t padded = at_simd_round(v->width, 32);
     int r = 0;
-    for (; r + 4 <= n; r += 4)
-        dots_rows(type, 4, acc + r * padded, st + r, rp, v);
+    for (; r + 8 <= n; r += 8, ahead = NULL)
+        dots_rows(type, 8, acc + r * padded, st + r, rp, v, ahead);
+    for (; r + 4 <= n; r += 4, ahead = NULL)
+        dots_rows(type, 4, acc + r * padded, st + r, rp, v, ahead);
     if (r + 2 <= n) {
-        dots_rows(type, 2, acc + r * padded, st + r, rp, v);
+        dots_rows(type, 2, acc + r * padded, st + r, rp, v, ahead);
         r += 2;
+        ahead = NULL;
     }
     if (r < n)
-        dots_rows(type, 1, acc + r * padded, st + r, rp, v);
+        dots_rows(type, 1, acc + r * padded, st + r, rp, v, ahead);
 }
 
 /* Hidden pairs are passed over, whatever the value holds. */
@@ -329,30 +344,30 @@ static void dots_accumulate(float *state, int n, const float *st, const struct a
 {
     int64_t rp = at_simd_dots_stride(n);
     float *acc = state + 2 * DOTS_ROWS;
-    if (ahead)
-        prefetch_rows(ahead, 0, ahead->n);
+    if (ahead && ahead->n < v->n)
+        ahead = NULL; /* the last block, shorter: not worth a second loop */
     if (exact) {
         dots_accumulate_exact(acc, n, st, rp, v);
         return;
     }
     switch (v->type) {
     case AT_ELEM_F16:
-        dots_accumulate_as(AT_ELEM_F16, acc, n, st, rp, v);
+        dots_accumulate_as(AT_ELEM_F16, acc, n, st, rp, v, ahead);
         break;
     case AT_ELEM_BF16:
-        dots_accumulate_as(AT_ELEM_BF16, acc, n, st, rp, v);
+        dots_accumulate_as(AT_ELEM_BF16, acc, n, st, rp, v, ahead);
         break;
     case AT_ELEM_Q8_0:
-        dots_accumulate_as(AT_ELEM_Q8_0, acc, n, st, rp, v);
+        dots_accumulate_as(AT_ELEM_Q8_0, acc, n, st, rp, v, ahead);
         break;
     case AT_ELEM_Q4_0:
-        dots_accumulate_as(AT_ELEM_Q4_0, acc, n, st, rp, v);
+        dots_accumulate_as(AT_ELEM_Q4_0, acc, n, st, rp, v, ahead);
         break;
     case AT_ELEM_Q4_1:
-        dots_accumulate_as(AT_ELEM_Q4_1, acc, n, st, rp, v);
+        dots_accumulate_as(AT_ELEM_Q4_1, acc, n, st, rp, v, ahead);
         break;
     default:
-        dots_accumulate_as(AT_ELEM_F32, acc, n, st, rp, v);
+        dots_accumulate_as(AT_ELEM_F32, acc, n, st, rp, v, ahead);
     }
 }
 
