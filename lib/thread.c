@@ -16,9 +16,10 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 
-#define SPIN_NS 20000 /* how long a waiter spins before it sleeps: a few times what waking costs   \
-                       */
-#define LINE 64       /* of the cache, bytes */
+#define SPIN_NS                                                                                    \
+    20000       /* how long a waiter spins before it sleeps: a few times what waking costs         \
+                 */
+#define LINE 64 /* of the cache, bytes */
 
 struct job {
     void (*fn)(void *arg, int64_t item, int slot);

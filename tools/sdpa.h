@@ -30,8 +30,15 @@ enum sdpa_tensor {
     SDPA_TENSORS
 };
 
+enum { SDPA_LETS = 8 };
+
 struct sdpa {
     const struct cmd_line *l;
+    struct sdpa_let {
+        char name[32], input[40]; /* in expressions, and in the graph */
+        attend_array a;
+    } let[SDPA_LETS];
+    int nlet;
     struct sdpa_array {
         const char *file;
         attend_array a;     /* as the file has it; data NULL: absent */
@@ -43,8 +50,8 @@ struct sdpa {
     attend_type type, kv_type; /* of the computation */
     bool bshd, packed, paged, additive;
     char *additive_files; /* the value of --additive, cut at its commas */
-    int64_t heads[2]; /* of 3-D tensors, queries and keys; 0: not given */
-    int64_t page;     /* --block-size */
+    int64_t heads[2];     /* of 3-D tensors, queries and keys; 0: not given */
+    int64_t page;         /* --block-size */
 };
 
 /* The flag that names the file of a tensor, and the name of the tensor in the graph. */
@@ -57,6 +64,9 @@ extern const struct sdpa_name {
 int sdpa_read_flags(struct sdpa *s);
 /* The files: read, checked against each other, rounded and converted. */
 int sdpa_read_files(struct sdpa *s);
+/* Expressions, and the tensors that they index (sdpa_expr.c). */
+int sdpa_read_lets(struct sdpa *s);
+void sdpa_build_lets(attend_graph *g, const struct sdpa *s, attend_capture *capture);
 /* Memory for O, in the layout of Q, and LSE. */
 int sdpa_make_outputs(struct sdpa *s);
 
