@@ -16,9 +16,8 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 
-#define SPIN_NS                                                                                    \
-    20000       /* how long a waiter spins before it sleeps: a few times what waking costs         \
-                 */
+/* How long a waiter spins before it sleeps, in nanoseconds: a few times what waking costs. */
+#define SPIN_NS 20000
 #define LINE 64 /* of the cache, bytes */
 
 struct job {
