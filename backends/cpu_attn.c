@@ -443,6 +443,18 @@ void at_cpu_attn_scores(const struct at_simd *t, const struct at_attn *a, const 
     edit_scores(t, a, w, l, st + (from - j0) * l->stride, from, to);
 }
 
+/* Weights of keys [j0, j1), the first at st, after the last softmax_step of their block. */
+static void drop(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
+                 const struct at_lanes *l, float *st, int64_t j0, int64_t j1)
+{
+    uint32_t i[AT_MAX_LANES], bh[AT_MAX_LANES];
+    for (int r = 0; r < l->n; r++) {
+        i[r] = (uint32_t)l->i[r];
+        bh[r] = (uint32_t)(w->seq * a->nh + l->h[r]);
+    }
+    t->dropout(st, l->stride, l->n, j0, j1, &a->dropout, i, bh);
+}
+
 /* ---- panels ---- */
 
 /* Of one item: scratch, and where its rows are. */
@@ -496,6 +508,8 @@ static void panel_block(const struct panels *p, const struct at_lanes *l, int pa
     partial_keys(p, l, panel, k, j0, from, full);
     full_keys(p, panel, k, j0, full, full_to);
     partial_keys(p, l, panel, k, j0, full_to, to);
+    if (a->dropout.below)
+        drop(p->t, a, p->w, l, p->st + (from - j0) * l->stride, from, to);
     bool hidden = full > from || full_to < to;
     p->t->accumulate(p->state + panel * p->state_floats, a->dv, p->st, p->v, from - j0, to - j0,
                      odd && hidden);
@@ -605,6 +619,8 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
     if (hidden)
         edit_scores(t, a, w, l, st, from, to);
     t->dots_softmax_step(st, to - from, l->n, state, a->dv, at_cpu_attn_scale(a));
+    if (a->dropout.below)
+        drop(t, a, w, l, st, from, to);
     for (int64_t j = from; j < to; j += v.n) {
         v = fetch(a, &a->v, w, j, to, stage);
         k = key_rows(a, &a->k, w, j + v.n, at_min(j + v.n + t->dots_keys, end));

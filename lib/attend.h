@@ -360,7 +360,11 @@ ATTEND_API attend_tensor attend_graph_mask(attend_graph *g, attend_tensor scores
  * the denominator; then the weighted sum of v.  A row with nothing visible gives O = 0 and
  * LSE = -inf (the sink's logit where there is one).  Hidden keys and values may hold anything, NaN
  * too, and never show.  (Vaswani et al. 2017; Dao et al. 2022 for the method; ALiBi: Press et al.
- * 2022; FlashAttention's conventions for alignment and LSE; additive scores: Bahdanau et al. 2015.) */
+ * 2022; FlashAttention's conventions for alignment and LSE; additive scores: Bahdanau et al. 2015.)
+ *
+ * Dropout keeps weight (b, h, i, j) where word j % 4 of Philox 4x32-10 (Salmon et al. 2011) under key
+ * `seed` and counter {j / 4, i, b * H + h, offset} is at least floor(p * 2^32): the same ones on every
+ * device; b, i and j are those of the sequence. */
 typedef struct attend_attention_opts {
     size_t size;
     attend_mask_opts mask;
@@ -373,6 +377,9 @@ typedef struct attend_attention_opts {
     attend_tensor block_table; /* int32 (B, pages of a sequence): k and v are paged, below */
     attend_tensor k_scale, v_scale; /* f32 (P, G) or (1, G): k and v are times these, below */
     attend_tensor additive; /* f32 (Dqk): va of s = scale * va . tanh(q + k), in place of q . k */
+    float dropout;   /* 0: none; p < 1: the weights that are left are times 1 / (1 - p), LSE stays */
+    uint32_t offset; /* of the random bits, with seed: another for each layer and step of training */
+    uint64_t seed;
 } attend_attention_opts;
 ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
 

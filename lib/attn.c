@@ -282,6 +282,7 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
 
     *a = (struct at_attn){
         .visible = p->visible, .scale = p->scale, .softcap = p->softcap, .seq = seq};
+    a->dropout = at_dropout_of(p->dropout, p->seed, p->offset);
     a->q = rows4(at_in(x, s, AT_IN_Q), packed);
     a->k = rows4(at_in(x, s, AT_IN_K), packed && !table);
     a->v = rows4(at_in(x, s, AT_IN_V), packed && !table);

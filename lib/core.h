@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "attend.h"
+#include "philox.h"
 
 #define AT_MAX_IN 16
 #define AT_MAX_OUT 2
@@ -168,6 +169,9 @@ union at_params {
     struct at_attention { /* of AT_MASK: only `visible` */
         struct at_visible visible;
         float scale, softcap;
+        float dropout;
+        uint32_t offset;
+        uint64_t seed;
     } attention;
 };
 
@@ -328,6 +332,7 @@ struct at_attn {
     struct at_view lse;              /* (B, H, S) */
     const float *alibi, *sinks;      /* [nh] */
     const float *additive;           /* [dk]: scores are additive, not q . k */
+    struct at_dropout dropout;
     int64_t nseq;
     const struct at_seq *seq;
     const int32_t *table; /* paged: k and v are (P, G, page, D); entry kb * table_stride + j / page */

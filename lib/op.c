@@ -1143,6 +1143,9 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
     if (!isfinite(p->scale) || !isfinite(p->softcap) || p->softcap < 0)
         return at_graph_fail(g, n, ATTEND_EINVAL, "scale is %g and softcap %g, want finite numbers",
                              (double)p->scale, (double)p->softcap);
+    if (!(p->dropout >= 0 && p->dropout < 1))
+        return at_graph_fail(g, n, ATTEND_EINVAL, "dropout is %g, wants 0 or more and less than 1",
+                             (double)p->dropout);
     int64_t o[4], l[3];
     memcpy(o, q->shape, sizeof o);
     o[last] = dv;
@@ -1210,6 +1213,9 @@ attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_te
     mask_inputs(g, &o.mask, in, &p.attention.visible);
     p.attention.scale = o.scale;
     p.attention.softcap = o.softcap;
+    p.attention.dropout = o.dropout;
+    p.attention.offset = o.offset;
+    p.attention.seed = o.seed;
     attend_tensor out = append(g, AT_ATTENTION, in, AT_IN_COUNT, &p, NULL);
     if (lse && out.graph)
         *lse = (attend_tensor){g, g->node[g->nnode - 1].out[1]};

@@ -152,6 +152,8 @@ static bool parse_option(struct part part, struct at_problem *p)
     }
     if (take(&part, "cap"))
         return take_float(&part, &p->softcap) && p->softcap > 0;
+    if (take(&part, "drop"))
+        return take_float(&part, &p->dropout) && p->dropout > 0 && p->dropout < 1;
     if (take(&part, "scale"))
         return take_float(&part, &p->scale);
     if (take(&part, "kv-"))
@@ -279,6 +281,8 @@ const char *at_problem_print(const struct at_problem *p, char buf[AT_PROBLEM_WOR
         add_float(buf, "cap", p->softcap);
     if (!isnan(p->scale))
         add_float(buf, "scale", p->scale);
+    if (p->dropout > 0)
+        add_float(buf, "drop", p->dropout);
     if (p->kv_type != p->type)
         add(buf, ":kv-%s", attend_type_name(p->kv_type));
     if (p->page)

@@ -13,6 +13,7 @@
  *     mask-bool mask-float        a mask; -b1qk after it says which axes it has (all: -bhqk)
  *     cap30 scale0.5              softcap, scale
  *     additive                    scores are va . tanh(q + k)
+ *     drop0.1                     dropout
  *     alibi sinks lse             slopes; one more logit in the denominator; LSE is an output, too
  *     used                        kv_used, drawn from 0 to k
  *     packed                      b sequences of drawn lengths up to q and k, one after the other
@@ -41,6 +42,7 @@ struct at_problem {
     int64_t page;         /* keys in a page; 0: not paged */
     bool mask_axis[4];    /* which of b, h, q, k the mask has; it is broadcast along the others */
     float softcap, scale; /* 0: none; NaN: 1 / sqrt(dk) */
+    float dropout;
     bool additive, alibi, sinks, lse, used, packed, bshd, strided, unaligned, huge, nan;
     int64_t seed;
 };

@@ -673,6 +673,12 @@ double at_ref_alibi(const struct at_ref_row *r, int64_t j)
     return -(double)r->a->alibi[r->h] * fabs((double)(r->i + r->seq->off - j));
 }
 
+double at_ref_dropout(const struct at_ref_row *r, int64_t j)
+{
+    uint32_t head = (uint32_t)(r->n * r->a->nh + r->h);
+    return (double)at_dropout_factor(&r->a->dropout, head, (uint32_t)r->i, (uint32_t)j);
+}
+
 /* s_j = softcap(scale f(q, k_j)) + alibi + bias, f being q . k_j or va . tanh(q + k_j); -inf where hidden, and k_j is then not read. */
 void at_ref_scores(const struct at_ref_row *r, int64_t j0, int64_t count, double *s)
 {
@@ -731,7 +737,7 @@ static void accumulate(struct partial *p, const struct at_ref_row *r, int64_t j0
             continue;
         at_ref_value(r, j0 + e, v);
         for (int64_t d = 0; d < r->a->dv; d++)
-            p->acc[d] += weight[e] * v[d];
+            p->acc[d] += weight[e] * at_ref_dropout(r, j0 + e) * v[d];
     }
 }
 

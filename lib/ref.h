@@ -67,6 +67,8 @@ void at_ref_scores(const struct at_ref_row *r, int64_t j0, int64_t count, double
 /* Rows of k and v as doubles. */
 void at_ref_key(const struct at_ref_row *r, int64_t j, double *k);
 void at_ref_value(const struct at_ref_row *r, int64_t j, double *v);
+/* What dropout makes of weight j: a factor, 0 where it is dropped. */
+double at_ref_dropout(const struct at_ref_row *r, int64_t j);
 /* What is added to score j: the bias, or -inf where the key is hidden by data. */
 double at_ref_added(const struct at_ref_row *r, int64_t j);
 /* ALiBi's part of score j: 0 without slopes. */

@@ -16,7 +16,7 @@
  * at most once in 12 keys, each time by a factor that is good to 6 u.  So a weight is wrong by a
  * factor within exp(+-r_j), where TERMS nk counts the nk additions and the moves:
  *
- *     r_j = e_j + u (TERMS nk + 16),    TERMS = 1 + 6 / 12
+ *     r_j = e_j + u (TERMS nk + 18),    TERMS = 1 + 6 / 12
  *
  * The same holds for their sum l.  With p_j the exact normalised weights, w_j = expm1(r_j) and
  * B = sum_j p_j w_j (the sink's among them):
@@ -81,7 +81,7 @@ void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64
     at_ref_attention_row(a, n, h, i, o, &lse);
     at_ref_row_begin(&r, a, n, h, i);
     struct at_keys keys = at_key_range(&a->visible, r.seq, i, i + 1);
-    double m = largest(&r, keys), sums = U * (TERMS * (double)(keys.end - keys.first) + 16);
+    double m = largest(&r, keys), sums = U * (TERMS * (double)(keys.end - keys.first) + 18);
     for (int64_t d = 0; d < a->dv; d++)
         bound_o[d] = 0;
 
@@ -92,7 +92,7 @@ void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64
         double pw = weight_error(s - lse, exponent_error(&r, j, s, m) + sums);
         at_ref_value(&r, j, v);
         for (int64_t d = 0; d < a->dv; d++)
-            bound_o[d] += (pw + TINY) * fabs(v[d]);
+            bound_o[d] += (pw + TINY) * at_ref_dropout(&r, j) * fabs(v[d]);
         b += pw;
     }
     if (a->sinks && lse != -(double)INFINITY) {

@@ -14,6 +14,7 @@
 
 #include "k_attn.h"
 #include "k_additive.h"
+#include "k_dropout.h"
 #include "k_dots.h"
 #include "k_gemm.h"
 #include "k_rows.h"
@@ -39,6 +40,7 @@ const struct at_simd AT_SIMD_TABLE = {
     .softmax_step = softmax_step,
     .scores_softmax = scores_softmax,
     .accumulate = accumulate,
+    .dropout = dropout,
     .merge = merge,
     .finish = finish,
     .dots_pack_q = dots_pack_q,

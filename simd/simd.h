@@ -64,6 +64,8 @@ static inline int64_t at_elem_size(enum at_elem type)
     return size[type];
 }
 
+struct at_dropout; /* lib/philox.h */
+
 /* n rows of `width` elements; row j starts at base + j * stride * at_elem_size(type). */
 struct at_rows {
     const void *base;
@@ -131,6 +133,11 @@ struct at_simd {
      * some key of [j0, j1) is hidden from some row. */
     void (*accumulate)(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
                        int64_t j1, int exact);
+    /* Weights of keys [j0, j1), the first at st, times what dropout says (lib/philox.h); row r of n, in
+     * either shape, is query row i[r] of head bh[r].  Comes after the last softmax_step of a block; marks
+     * of hidden keys stay. */
+    void (*dropout)(float *st, int64_t stride, int n, int64_t j0, int64_t j1,
+                    const struct at_dropout *d, const uint32_t *i, const uint32_t *bh);
     /* Folds `other` (keys after those of state) into state. */
     void (*merge)(float *state, const float *other, int64_t dv, float scale);
     /* out[r][0 .. dv) = acc / l, for each out[r] that is not NULL; type f32, f16 or bf16.  sink, or

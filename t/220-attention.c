@@ -73,6 +73,7 @@ static struct at_problem draw_problem(void)
     draw_visibility(&p);
     p.softcap = one_in(5) ? 20 : 0;
     p.additive = one_in(8);
+    p.dropout = one_in(6) ? 0.25f : 0;
     p.alibi = one_in(5);
     p.sinks = one_in(5);
     p.lse = !one_in(4);

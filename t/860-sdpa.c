@@ -412,7 +412,7 @@ static const struct refusal {
     {"devices more", 2, "attend devices: what is \"more\"?"},
     /* not in this version, but not ignored either */
     {"sdpa " DENSE "--score 'score + 1'", 1, "attend sdpa: --score: this version cannot"},
-    {"sdpa " DENSE "--dropout 0.1", 1, "attend sdpa: --dropout: this version cannot"},
+    {"sdpa " DENSE "--dropout 1", 2, "--dropout: \"1\" is not a finite number from 0"},
     {"sdpa " DENSE "--precision tf32", 1, "attend sdpa: --precision: this version cannot"},
     /* files */
     {"sdpa " ROWS(FOLDER "/missing/"), 1, "attend sdpa: " FOLDER "/missing/q.npy: "},

@@ -16,6 +16,8 @@
 #define PAD 5         /* elements after each row where the word says "strided" */
 #define UNUSED_ROWS 2 /* rows of packed queries after the last sequence */
 #define NO_PAGE (-7)  /* where a table says nothing */
+#define DROPOUT_SEED 0x123456789abcdef
+#define DROPOUT_OFFSET 77
 
 enum {
     Q,
@@ -546,6 +548,9 @@ static void build(attend_graph *g, const struct check *c)
     o.mask.kv_used = input(g, c, USED);
     o.scale = p->scale;
     o.softcap = p->softcap;
+    o.dropout = p->dropout;
+    o.seed = DROPOUT_SEED;
+    o.offset = DROPOUT_OFFSET;
     o.additive = input(g, c, ADDITIVE);
     o.alibi = input(g, c, ALIBI);
     o.sinks = input(g, c, SINKS);
@@ -667,6 +672,7 @@ static struct at_attn problem_of(const struct check *c)
                  : p->additive    ? 1
                                   : 1 / sqrtf((float)p->dk),
         .softcap = p->softcap,
+        .dropout = at_dropout_of(p->dropout, DROPOUT_SEED, DROPOUT_OFFSET),
         .nh = p->nh,
         .ng = p->ng,
         .dk = p->dk,

@@ -83,6 +83,10 @@ const char *const check_grid[] = {
     "attention:f32:b4h2g1q17k70d24:packed:causal-br:additive:alibi:lse",
     "attention:f32:b2h4g2q9k100d80:kv-q8_0:page16:additive:lse",
     "attention:f32:b1h2g1q33k70d40:additive:huge:lse",
+    "attention:f32:b2h4g2q33k130d40:drop0.1:lse",
+    "attention:f32:b2h8g2q1k1100d64:causal-br:drop0.5:lse",
+    "attention:f16:b3h2g1q17k70d32:packed:causal-br:w9_0:drop0.25:sinks:lse",
+    "attention:f32:b2h4g2q33k130d64:mask-bool:drop0.3:nan:lse",
     /* numbers */
     "attention:f32:b1h2g1q33k129d64:huge:lse",
     "attention:f32:b1h2g1q33k129d64:huge:causal-br:sinks:lse",

@@ -40,8 +40,8 @@ static const struct cmd_flag flags[] = {
     {"--weights-pool", "R,C", "their means over blocks", "write attention weights"},
     {"--dout", "DO.npy", "the gradient of O", "compute gradients"},
     {"--grads", "PREFIX", "where gradients go", "compute gradients"},
-    {"--dropout", "P", "dropout", "do dropout"},
-    {"--seed", "N", "of dropout", "do dropout"},
+    {"--dropout", "P", "each weight is dropped with probability P, others are times 1/(1-P)", NULL},
+    {"--seed", "N", "of dropout (0)", NULL},
     {NULL, NULL, NULL, NULL},
 };
 /* clang-format on */

@@ -109,7 +109,7 @@ static bool read_choices(struct sdpa *s, int *precision)
 int sdpa_read_flags(struct sdpa *s)
 {
     const struct cmd_line *l = s->l;
-    int64_t window[2] = {-1, -1};
+    int64_t window[2] = {-1, -1}, seed = 0;
     int precision = 0, status = check_flags(s);
     if (status != CMD_DONE)
         return status;
@@ -118,8 +118,11 @@ int sdpa_read_flags(struct sdpa *s)
         !cmd_int(l, "--block-size", 1, INT32_MAX, &s->page) ||
         !cmd_ints(l, "--window", -1, INT64_MAX - 1, window) ||
         !cmd_float(l, "--scale", -1e30f, 1e30f, &s->opts.scale) ||
-        !cmd_float(l, "--softcap", 0, 1e30f, &s->opts.softcap))
+        !cmd_float(l, "--softcap", 0, 1e30f, &s->opts.softcap) ||
+        !cmd_float(l, "--dropout", 0, 0x1.fffffep-1f, &s->opts.dropout) ||
+        !cmd_int(l, "--seed", 0, INT64_MAX - 1, &seed))
         return CMD_WRONG;
+    s->opts.seed = (uint64_t)seed;
     s->opts.mask.causal = cmd_has(l, "--causal");
     s->opts.mask.window_left = window[0];
     s->opts.mask.window_right = window[1];
