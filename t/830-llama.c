@@ -117,6 +117,11 @@ static void test_device(const struct gen_model *m, const char *device, const flo
            attend_type_name(m->type), device, m->heads, m->groups, pieces[i], d);
         free(got);
     }
+    opts.batch = 9;
+    float *got = logits_of(m, &opts, TOKENS);
+    double d = distance(got, want);
+    ok(d <= F32_BOUND, "and in batches of %d: %.2g", (int)opts.batch, d);
+    free(got);
 }
 
 static void test_devices(const struct gen_model *m)
@@ -128,6 +133,21 @@ static void test_devices(const struct gen_model *m)
         if (info.present)
             test_device(m, info.name, want);
     free(want);
+}
+
+static void test_factors(void)
+{
+    struct gen_model m;
+    gen_model_init(&m);
+    attend_llama_opts opts = on("ref");
+    float *without = logits_of(&m, &opts, TOKENS);
+    m.factors = 1;
+    float *with = logits_of(&m, &opts, TOKENS);
+    double d = distance(with, without);
+    ok(d > 1e-3, "rope_freqs.weight is not ignored: %.2g", d);
+    free(without);
+    free(with);
+    test_devices(&m);
 }
 
 static void test_models(void)
@@ -450,6 +470,7 @@ int main(void)
     if (attend_ctx_new(NULL, &ctx) < 0)
         bail("no context");
     test_models();
+    test_factors();
     test_cache();
     test_composed(2, "auto");
     test_composed(4, "auto");

@@ -301,6 +301,16 @@ static void add_norm(struct gen_file *f, uint64_t *seed, const char *name, int n
     free(w);
 }
 
+static void add_factors(struct gen_file *f, int n)
+{
+    const uint64_t dim[] = {(uint64_t)n};
+    float *x = need(malloc((size_t)n * sizeof *x));
+    for (int p = 0; p < n; p++)
+        x[p] = 1.0f + (float)p;
+    gen_tensor(f, "rope_freqs.weight", 1, dim, 0, x, (size_t)n * sizeof *x);
+    free(x);
+}
+
 static void add_layer(struct gen_file *f, uint64_t *seed, const struct gen_model *m, int layer)
 {
     const int width = m->heads * m->head_size, kv = m->groups * m->head_size;
@@ -348,6 +358,8 @@ unsigned char *gen_model_make(const struct gen_model *m, size_t *size)
     gen_key_u32(&f, "llama.vocab_size", GEN_VOCABULARY);
     add_vocabulary(&f);
     add_matrix(&f, &seed, "token_embd.weight", embedding, GEN_VOCABULARY, width);
+    if (m->factors)
+        add_factors(&f, m->head_size / 2);
     for (int layer = 0; layer < m->layers; layer++)
         add_layer(&f, &seed, m, layer);
     add_norm(&f, &seed, "output_norm.weight", width);

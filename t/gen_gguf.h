@@ -71,10 +71,11 @@ struct gen_model {
                          model are q8_0 */
     int layers, heads, groups, head_size, hidden, context;
     float rope_base, eps;
-    int tied; /* 1: the output is the embedding, as in SmolLM2; 0: "output.weight" */
+    int tied;    /* 1: the output is the embedding, as in SmolLM2; 0: "output.weight" */
+    int factors; /* 1: "rope_freqs.weight" slows pair p down by 1 + p */
 };
 /* Defaults: f32, 2 layers, 4 heads in 2 groups of size 16, hidden 96, context 256, base 10000,
- * eps 1e-5, tied. */
+ * eps 1e-5, tied, no factors. */
 void gen_model_init(struct gen_model *m);
 /* The file, of exactly *size bytes, without general.alignment (so 32).  The caller frees it. */
 unsigned char *gen_model_make(const struct gen_model *m, size_t *size);
