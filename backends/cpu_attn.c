@@ -12,11 +12,18 @@
 
 #include "cpu_attn.h"
 #include "half.h"
+#include "schedule.h"
 
 #define MAX_PANELS 16  /* of one work item */
 #define MAX_CHUNKS 64  /* of the keys of one sequence */
 #define MIN_CHUNK 1024 /* keys */
 #define TANH 8         /* multiply-adds that an additive score's tanh is worth */
+
+/* What prepare makes of the expressions. */
+struct at_programs {
+    struct at_expr_program score, mask;
+    int64_t scratch; /* bytes, of either */
+};
 
 /* What bind leaves for run, in the exec; the arrays follow it. */
 struct schedule {
@@ -28,6 +35,8 @@ struct schedule {
     int64_t nitem, njoin, chunk, panels, nseq;
     double flops;
     bool valid;
+    const struct at_schedule *blocks;  /* what masks leave of blocks of keys; NULL: all */
+    const struct at_programs *programs; /* of the expressions; NULL: none */
     int64_t *key; /* of nseq sequences: packed rows and chunks that the items were made for */
 };
 
@@ -82,6 +91,38 @@ static int64_t most_panels(const struct extent *e, const struct at_simd *t)
     return e->packed_rows ? panels + e->seqs : panels * e->seqs;
 }
 
+static int compile(const struct at_expr *x, const struct at_expr_box *box, struct at_expr_program *p,
+                   struct at_err *e)
+{
+    char err[160];
+    p->n = 0;
+    p->scratch = 0;
+    int status = x ? at_expr_compile(x, box, p, err, sizeof err) : 0;
+    return status < 0 ? at_fail(e, status, "attention: %s", err) : 0;
+}
+
+/* The expressions as programs, for wherever the variables of a run can be. */
+static int prepare_programs(attend_plan *plan, struct at_step *s, const struct extent *x,
+                            struct at_err *e)
+{
+    const struct at_attention *a = &s->p->attention;
+    if (!a->score && !a->mask)
+        return 0;
+    struct at_programs *p = at_plan_pack(plan, sizeof *p);
+    if (!p)
+        return at_fail(e, ATTEND_ENOMEM, "no memory for the expressions of attention");
+    const struct at_expr_box box = {.b = {0, x->seqs}, .h = {0, x->groups * x->ratio},
+                                    .i = {0, x->rows}, .j = {0, x->keys},
+                                    .sq = {0, x->rows}, .skv = {0, x->keys}};
+    int status = compile(a->score, &box, &p->score, e);
+    if (status == 0)
+        status = compile(a->mask, &box, &p->mask, e);
+    p->scratch = at_round_up(at_max(p->score.scratch, p->mask.scratch), AT_ALIGN);
+    s->packed = p;
+    s->scratch += p->scratch;
+    return status;
+}
+
 static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     const struct at_simd *t = at_cpu_kernels(s);
@@ -107,7 +148,7 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
                at_round_up(x.seqs * 2 * (int64_t)sizeof(int64_t), AT_ALIGN) +
                at_round_up(items * (int64_t)sizeof(struct at_item), AT_ALIGN) +
                at_round_up(x.seqs * x.groups * (int64_t)sizeof(struct at_item), AT_ALIGN) + partial;
-    return 0;
+    return prepare_programs(plan, s, &x, e);
 }
 
 static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_why *why)
@@ -230,6 +271,9 @@ static int bind(struct attend_exec *x, const struct at_step *s)
     const struct at_simd *t = at_cpu_kernels(s);
     struct schedule *d = lay_out(x, s);
     int status = at_attn_resolve(x, s, &d->a, d->seq);
+    d->programs = s->packed;
+    if (status == 0)
+        status = at_attn_blocks(x, s, &d->a, &d->blocks);
     if (status < 0) {
         d->valid = false;
         return status;
@@ -253,6 +297,8 @@ void at_cpu_attn_lanes(struct at_lanes *l, const struct at_attn *a, const struct
 {
     int ratio = at_cpu_attn_ratio(a);
     l->n = n;
+    l->programs = NULL;
+    l->steps = NULL;
     for (int r = 0; r < room; r++) {
         l->q[r] = NULL;
         l->o[r] = NULL;
@@ -319,10 +365,19 @@ static struct at_rows fetch(const struct at_attn *a, const struct at_view *v, co
 
 /* ---- what is done to scores between `scores` and `softmax_step` ---- */
 
-/* Is there more to do than to hide by ranges? */
+/* Is there more to do than to hide? */
 static bool edits_scores(const struct at_attn *a)
 {
-    return a->additive || a->softcap > 0 || a->alibi || a->bias.data || a->mask.data;
+    return a->additive || a->softcap > 0 || a->alibi || a->bias.data || a->score_expr;
+}
+
+/* What masks leave of keys [j0, j1) to lanes from `first` to `last`. */
+static enum at_cover cover(const struct schedule *d, const struct at_item *w, int64_t i0, int64_t i1,
+                           int64_t j0, int64_t j1)
+{
+    int64_t ratio = at_cpu_attn_ratio(&d->a), h = w->group * ratio;
+    return d->blocks ? at_schedule_cover(d->blocks, w->seq, h, h + ratio, i0, i1, j0, j1)
+                     : AT_COVER_FULL;
 }
 
 /* Scores are q . k times this.  Where nothing edits them the softmax scales, which loses nothing; a
@@ -401,9 +456,21 @@ static void hide_by_range(const struct at_lanes *l, float *st, int64_t j0, int64
     }
 }
 
-/* Scores of keys [j0, j1), st at the first: softcap, ALiBi, bias, then what hides. */
+static void run_program(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
+                        const struct at_lanes *l, const struct at_expr_program *p, float *st,
+                        int64_t j0, int64_t j1)
+{
+    const struct at_expr_block block = {.st = st, .stride = l->stride, .lanes = l->n, .j0 = j0,
+                                        .keys = j1 - j0, .i = l->i, .h = l->h, .b = w->seq,
+                                        .sq = a->seq[w->seq].nq, .skv = a->seq[w->seq].nk,
+                                        .capture = a->capture};
+    t->expr(p, &block, l->steps);
+}
+
+/* Scores of keys [j0, j1), st at the first: softcap, ALiBi, bias, score expression, then what hides:
+ * masks only where they leave the keys partial. */
 static void edit_scores(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
-                        const struct at_lanes *l, float *st, int64_t j0, int64_t j1)
+                        const struct at_lanes *l, float *st, int64_t j0, int64_t j1, enum at_cover mask)
 {
     if (edits_scores(a))
         scale_scores(t, a, st, (j1 - j0) * l->stride);
@@ -411,8 +478,12 @@ static void edit_scores(const struct at_simd *t, const struct at_attn *a, const 
         add_alibi(a, &a->seq[w->seq], l, st, j0, j1);
     if (a->bias.data)
         add_bias(t, a, l, w->seq, st, j0, j1);
-    if (a->mask.data)
+    if (a->score_expr)
+        run_program(t, a, w, l, &l->programs->score, st, j0, j1);
+    if (a->mask.data && mask == AT_COVER_PARTIAL)
         hide_by_mask(a, l, w->seq, st, j0, j1);
+    if (a->mask_expr && mask == AT_COVER_PARTIAL)
+        run_program(t, a, w, l, &l->programs->mask, st, j0, j1);
     hide_by_range(l, st, j0, j1);
 }
 
@@ -429,9 +500,9 @@ void at_cpu_attn_pack_q(const struct at_simd *t, const struct at_attn *a, const 
         t->additive_pack_q(qp, a->dk);
 }
 
-void at_cpu_attn_scores(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
-                        const struct at_lanes *l, const float *qp, const struct at_rows *k, float *st,
-                        int64_t j0, int64_t from, int64_t to)
+static void score_keys(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
+                       const struct at_lanes *l, const float *qp, const struct at_rows *k, float *st,
+                       int64_t j0, int64_t from, int64_t to, enum at_cover mask)
 {
     struct at_rows part = *k;
     part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
@@ -440,7 +511,14 @@ void at_cpu_attn_scores(const struct at_simd *t, const struct at_attn *a, const 
         t->additive_scores(st, from - j0, qp, &part, a->additive);
     else
         t->scores(st, from - j0, qp, &part);
-    edit_scores(t, a, w, l, st + (from - j0) * l->stride, from, to);
+    edit_scores(t, a, w, l, st + (from - j0) * l->stride, from, to, mask);
+}
+
+void at_cpu_attn_scores(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
+                        const struct at_lanes *l, const float *qp, const struct at_rows *k, float *st,
+                        int64_t j0, int64_t from, int64_t to)
+{
+    score_keys(t, a, w, l, qp, k, st, j0, from, to, AT_COVER_PARTIAL);
 }
 
 /* Weights of keys [j0, j1), the first at st, after the last softmax_step of their block. */
@@ -463,16 +541,18 @@ struct panels {
     const struct schedule *d;
     const struct at_item *w;
     float *q, *state, *st, *k, *v;
+    void *steps; /* scratch of programs */
     int64_t q_floats, state_floats;
 };
 
 /* Keys [from, to) of the block at j0, some of them hidden from some row of the panel. */
 static void partial_keys(const struct panels *p, const struct at_lanes *l, int panel,
-                         const struct at_rows *k, int64_t j0, int64_t from, int64_t to)
+                         const struct at_rows *k, int64_t j0, int64_t from, int64_t to,
+                         enum at_cover mask)
 {
     if (from >= to)
         return;
-    at_cpu_attn_scores(p->t, &p->d->a, p->w, l, p->q + panel * p->q_floats, k, p->st, j0, from, to);
+    score_keys(p->t, &p->d->a, p->w, l, p->q + panel * p->q_floats, k, p->st, j0, from, to, mask);
     p->t->softmax_step(p->st, from - j0, to - from, p->state + panel * p->state_floats, p->d->a.dv,
                        at_cpu_attn_scale(&p->d->a));
 }
@@ -489,30 +569,47 @@ static void full_keys(const struct panels *p, int panel, const struct at_rows *k
                          p->state + panel * p->state_floats, p->d->a.dv, at_cpu_attn_scale(&p->d->a));
 }
 
-/* One panel over the block of keys [j0, j1): k and v are the block's. */
-static void panel_block(const struct panels *p, const struct at_lanes *l, int panel,
-                        const struct at_rows *k, int odd, int64_t j0, int64_t j1)
+/* Keys [from, to) of the block at j0, of which masks leave the panel the same kind of share. */
+static void panel_keys(const struct panels *p, const struct at_lanes *l, int panel, const struct at_rows *k,
+                       int odd, int64_t j0, int64_t from, int64_t to, enum at_cover mask,
+                       const struct at_keys *range)
 {
     const struct at_attn *a = &p->d->a;
-    struct at_keys r = at_key_range(&a->visible, &p->d->seq[p->w->seq], l->i[0], l->i[l->n - 1] + 1);
-    int64_t from = at_max(r.first, j0), to = at_min(r.end, j1);
-    if (from >= to)
-        return;
+    struct at_keys r = *range;
     int64_t full = at_min(at_max(r.full_first, from), to), full_to = at_max(full, at_min(r.full_end, to));
-    if (edits_scores(a))
+    if (edits_scores(a) || mask == AT_COVER_PARTIAL)
         full = full_to = to;
     if (full > from) /* the micro-kernel likes whole tiles */
         full = at_min(full_to, j0 + at_round_up(full - j0, p->t->keys_per_tile));
     if (full_to < to)
         full_to = at_max(full, full_to - (full_to - full) % p->t->keys_per_tile);
-    partial_keys(p, l, panel, k, j0, from, full);
+    partial_keys(p, l, panel, k, j0, from, full, mask);
     full_keys(p, panel, k, j0, full, full_to);
-    partial_keys(p, l, panel, k, j0, full_to, to);
+    partial_keys(p, l, panel, k, j0, full_to, to, mask);
     if (a->dropout.below)
         drop(p->t, a, p->w, l, p->st + (from - j0) * l->stride, from, to);
     bool hidden = full > from || full_to < to;
     p->t->accumulate(p->state + panel * p->state_floats, a->dv, p->st, p->v, from - j0, to - j0,
                      odd && hidden);
+}
+
+/* One panel over the block of keys [j0, j1): k and v are the block's.  Stretches that masks leave
+ * empty are passed over. */
+static void panel_block(const struct panels *p, const struct at_lanes *l, int panel,
+                        const struct at_rows *k, int odd, int64_t j0, int64_t j1)
+{
+    const struct at_attn *a = &p->d->a;
+    int64_t i0 = l->i[0], i1 = l->i[l->n - 1] + 1;
+    struct at_keys r = at_key_range(&a->visible, &p->d->seq[p->w->seq], i0, i1);
+    int64_t step = p->d->blocks ? AT_BLOCK : j1, to = at_min(r.end, j1), next;
+    for (int64_t from = at_max(r.first, j0); from < to; from = next) {
+        next = at_min(to, (from / step + 1) * step);
+        enum at_cover mask = cover(p->d, p->w, i0, i1, from, next);
+        while (next < to && cover(p->d, p->w, i0, i1, next, next + 1) == mask)
+            next = at_min(to, next + step);
+        if (mask != AT_COVER_EMPTY)
+            panel_keys(p, l, panel, k, odd, j0, from, next, mask, &r);
+    }
 }
 
 static void finish_panel(const struct panels *p, const struct at_lanes *l, int panel)
@@ -566,14 +663,18 @@ static void run_panels(const struct panels *p)
         int64_t first = w->first + (int64_t)i * rows;
         lanes[i].stride = rows;
         at_cpu_attn_lanes(&lanes[i], a, q, w->group, first, (int)at_min(rows, w->first + w->count - first), rows);
+        lanes[i].programs = p->d->programs;
+        lanes[i].steps = p->steps;
         at_cpu_attn_pack_q(t, a, &lanes[i], p->q + i * p->q_floats);
         memset(p->state + i * p->state_floats, 0, (size_t)p->state_floats * sizeof(float));
     }
-    struct at_keys all = at_key_range(&a->visible, q, w->first / ratio,
-                                      (w->first + w->count - 1) / ratio + 1);
+    int64_t i0 = w->first / ratio, i1 = (w->first + w->count - 1) / ratio + 1;
+    struct at_keys all = at_key_range(&a->visible, q, i0, i1);
     int64_t size = t->keys_per_block;
     for (int64_t j0 = all.first / size * size; j0 < all.end && all.first < all.end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
+        if (cover(p->d, w, i0, i1, from, to) == AT_COVER_EMPTY)
+            continue;
         int odd = block_values(p, j0, from, to);
         struct at_rows k = at_cpu_attn_keys(t, a, w, j0, from, to, p->k);
         for (int i = 0; i < n; i++)
@@ -609,7 +710,11 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
                         float *stage, int64_t from, int64_t to, int64_t end)
 {
     const struct at_attn *a = &d->a;
-    bool hidden = edits_scores(a) || hides(l, from, to), staged = a->k.type == ATTEND_F8;
+    enum at_cover mask = cover(d, w, 0, d->seq[w->seq].nq, from, to);
+    bool edits = edits_scores(a) || mask == AT_COVER_PARTIAL, staged = a->k.type == ATTEND_F8;
+    bool hidden = edits || hides(l, from, to);
+    if (mask == AT_COVER_EMPTY)
+        return;
     struct at_rows k, v;
     for (int64_t j = from; j < to; j += k.n) {
         k = fetch(a, &a->k, w, j, to, stage);
@@ -617,7 +722,7 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
         t->dots_scores(st + (j - from) * l->stride, qd, l->n, &k, staged ? NULL : &v);
     }
     if (hidden)
-        edit_scores(t, a, w, l, st, from, to);
+        edit_scores(t, a, w, l, st, from, to, mask);
     t->dots_softmax_step(st, to - from, l->n, state, a->dv, at_cpu_attn_scale(a));
     if (a->dropout.below)
         drop(t, a, w, l, st, from, to);
@@ -630,12 +735,14 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
 }
 
 static void run_chunk(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
-                      float *state, float *scratch)
+                      float *state, float *scratch, void *steps)
 {
     const struct at_attn *a = &d->a;
     const struct at_seq *q = &d->seq[w->seq];
     struct at_lanes l;
     int n = dots_lanes(&l, d, w);
+    l.programs = d->programs;
+    l.steps = steps;
     float *qd = scratch, *st = qd + at_simd_dots_q_floats(n, a->dk);
     float *stage = st + at_simd_dots_block_floats(t, n);
     memset(state, 0, (size_t)at_simd_dots_state_floats(n, a->dv) * sizeof(float));
@@ -676,15 +783,16 @@ static void run_item(void *arg, int64_t index, int slot)
     const struct schedule *d = job->d;
     const struct at_simd *t = at_cpu_kernels(job->s);
     const struct at_item *w = &d->item[index];
-    float *scratch = at_slot_scratch(job->x, slot);
+    char *steps = at_slot_scratch(job->x, slot);
+    float *scratch = (void *)(steps + (d->programs ? d->programs->scratch : 0));
     if (takes_dots(t, &d->a, &d->seq[w->seq])) {
         float *state = w->count > 1 ? d->partial + index * job->partial : scratch;
-        run_chunk(t, d, w, state, w->count > 1 ? scratch : scratch + job->partial);
+        run_chunk(t, d, w, state, w->count > 1 ? scratch : scratch + job->partial, steps);
         if (w->count == 1)
             finish_dots(t, d, w, state);
         return;
     }
-    struct panels p = {.t = t, .d = d, .w = w, .q = scratch,
+    struct panels p = {.t = t, .d = d, .w = w, .q = scratch, .steps = steps,
                        .q_floats = at_cpu_attn_q_floats(t, d->a.dk, d->a.additive),
                        .state_floats = at_simd_state_floats(t, d->a.dv)};
     p.state = p.q + MAX_PANELS * p.q_floats;

@@ -5,6 +5,7 @@
 #define AT_CPU_ATTN_H
 
 #include "cpu.h"
+#include "expr.h"
 
 #define AT_MAX_LANES 64 /* rows of a panel, or of the dots shape */
 
@@ -24,6 +25,8 @@ struct at_lanes {
     const void *q[AT_MAX_LANES];
     void *o[AT_MAX_LANES]; /* NULL where there is no output */
     float sink[AT_MAX_LANES];
+    const struct at_programs *programs; /* of the expressions; NULL: none */
+    void *steps;                        /* their scratch */
 };
 
 /* Query heads of a KV group. */

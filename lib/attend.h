@@ -355,8 +355,14 @@ ATTEND_API void attend_mask_opts_init(attend_mask_opts *opts);
 ATTEND_API attend_tensor attend_graph_mask(attend_graph *g, attend_tensor scores,
                                            const attend_mask_opts *opts);
 
+/* A tensor that expressions index by a name: letters, digits and _, no word of the language. */
+typedef struct attend_capture {
+    const char *name;
+    attend_tensor tensor; /* 1 to 4 axes */
+} attend_capture;
+
 /* Attention, in this order: s = scale * q . k in f32, softcap * tanh(s / softcap), ALiBi
- * -slope[h] * |i + off - j|, float mask; then the masks hide; then softmax with the sink's logit in
+ * -slope[h] * |i + off - j|, float mask, score expression; then the masks hide; then softmax with the sink's logit in
  * the denominator; then the weighted sum of v.  A row with nothing visible gives O = 0 and
  * LSE = -inf (the sink's logit where there is one).  Hidden keys and values may hold anything, NaN
  * too, and never show.  (Vaswani et al. 2017; Dao et al. 2022 for the method; ALiBi: Press et al.
@@ -376,11 +382,29 @@ typedef struct attend_attention_opts {
     attend_tensor kv_lens; /* int32 (N + 1): of k and v, (T, G, D); both or neither */
     attend_tensor block_table; /* int32 (B, pages of a sequence): k and v are paged, below */
     attend_tensor k_scale, v_scale; /* f32 (P, G) or (1, G): k and v are times these, below */
+    const char *score;     /* an expression that replaces the score; NULL: none */
+    const char *mask_expr; /* a condition: key j is visible to row i where it holds; NULL: none */
+    const attend_capture *captures; /* what the two index; at most 8 */
+    int ncaptures;
     attend_tensor additive; /* f32 (Dqk): va of s = scale * va . tanh(q + k), in place of q . k */
     float dropout;   /* 0: none; p < 1: the weights that are left are times 1 / (1 - p), LSE stays */
     uint32_t offset; /* of the random bits, with seed: another for each layer and step of training */
     uint64_t seed;
 } attend_attention_opts;
+
+/* Expressions are C's, over score, b, h, i, j, sq, skv (of the sequence: i and j count from its first
+ * row and key) and captured tensors NAME[e, ...]:
+ *
+ *     mask_expr = "doc[i] == doc[j] && j <= i"          score = "score + bias[h, i - j + 128]"
+ *
+ *   - ?:  ||  &&  == !=  < <= > >=  + -  * / %  - !  numbers  true  false  inf;
+ *     abs(x) min(x, y) max(x, y); in scores also float exp log sqrt tanh floor.
+ *   - A mask expression is made of integers and conditions alone, so that all devices agree on every
+ *     key, and so that whole blocks of keys are left out without looking at their points.
+ *   - Integers are 64-bit and wrap.  / and % of integers floor; by 0 they give 0.  With a float beside
+ *     it an integer becomes one, an f32.
+ *   - A tensor indexed outside its extents is 0, or false.  bool tensors are conditions.
+ *   - 4096 bytes, 512 operations and a nesting of 64 at most. */
 ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
 
 /* q (B, H, Sq, Dqk), k (B, G, Skv, Dqk), v (B, G, Skv, Dv) -> f32 (B, H, Sq, Dv).  H % G == 0 and
@@ -505,8 +529,8 @@ typedef struct attend_binding {
 } attend_binding;
 
 /* Sets what is named, keeps what is not, checks everything that will be read on the host (lengths,
- * offsets) and schedules what changed.  Call it again, with n = 0 if nothing else changed, after
- * changing the contents of lengths, offsets or prefix sums.  Buffers that are written may not
+ * offsets, bool masks, tensors that mask expressions index) and schedules what changed.  Call it
+ * again, with n = 0 if nothing else changed, after changing the contents of one of these.  Buffers that are written may not
  * overlap others.  On failure the exec keeps its old bindings and cannot run until a bind succeeds. */
 ATTEND_API int attend_bind(attend_exec *exec, const attend_binding *binds, int n) ATTEND_CHECK;
 /* Runs the plan on what is bound, and waits.  Allocates nothing.  After a failure outputs are

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "core.h"
+#include "schedule.h"
 
 /* What is being resolved, and how errors name it. */
 struct resolve {
@@ -290,6 +290,11 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
     a->lse = lse3(at_out(x, s, 1));
     a->bias = rank4(at_in(x, s, AT_IN_BIAS));
     a->mask = rank4(at_in(x, s, AT_IN_MASK));
+    a->score_expr = p->score;
+    a->mask_expr = p->mask;
+    for (int k = 0; k < AT_MAX_CAPTURES; k++)
+        if (at_in(x, s, AT_IN_CAPTURE + k))
+            a->capture[k] = *at_in(x, s, AT_IN_CAPTURE + k);
     a->nh = a->q.shape[1];
     a->ng = a->k.shape[1];
     a->dk = a->q.shape[3];
@@ -314,6 +319,54 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
             status = refuse(&r, "a row of block_table must be contiguous");
     }
     return status < 0 ? status : resolve_seqs(&r, a, packed, nk, seq);
+}
+
+/* Is what input k of s holds there to be read when it is bound? */
+static bool seen(const struct attend_exec *x, const struct at_step *s, int k)
+{
+    const attend_graph *g = x->plan->graph;
+    if (k >= s->nin || s->in[k] < 0)
+        return false;
+    enum at_class class = g->tensor[g->tensor[s->in[k]].root].class;
+    return class == AT_INPUT || class == AT_CONST;
+}
+
+int at_attn_blocks(struct attend_exec *x, const struct at_step *s, const struct at_attn *a,
+                   const struct at_schedule **out)
+{
+    struct at_schedule *d = &x->blocks[s->node];
+    struct at_source src[2];
+    const struct at_source *list[2];
+    struct at_view view[AT_MAX_CAPTURES];
+    struct at_expr mask;
+    int n = 0, status = 0;
+    *out = NULL;
+    if (!a->mask.data && !a->mask_expr)
+        return 0;
+    if (a->mask.data) {
+        at_source_of_mask(&mask, a->mask.shape);
+        view[0] = a->mask;
+        view[0].data = seen(x, s, AT_IN_MASK) ? view[0].data : NULL;
+        status = at_source_init(x->ctx, &src[n], &mask, view);
+        list[n] = &src[n];
+        n += status == 0;
+    }
+    if (a->mask_expr && status == 0) {
+        for (int k = 0; k < AT_MAX_CAPTURES; k++) {
+            view[k] = a->capture[k];
+            view[k].data = seen(x, s, AT_IN_CAPTURE + k) ? view[k].data : NULL;
+        }
+        status = at_source_init(x->ctx, &src[n], a->mask_expr, view);
+        list[n] = &src[n];
+        n += status == 0;
+    }
+    d->ctx = x->ctx;
+    if (status == 0)
+        status = at_schedule_build(d, &a->visible, a->seq, a->nseq, a->nh, list, n);
+    for (int k = 0; k < n; k++)
+        at_source_fini(x->ctx, &src[k]);
+    *out = d;
+    return status < 0 ? at_fail(&x->err, status, "no memory to schedule a mask") : 0;
 }
 
 int64_t at_attn_max_seqs(const struct attend_plan *plan, const struct at_step *s)

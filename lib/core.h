@@ -9,7 +9,8 @@
 #include "attend.h"
 #include "philox.h"
 
-#define AT_MAX_IN 16
+#define AT_MAX_IN 24
+#define AT_MAX_CAPTURES 8 /* tensors that the expressions of an attention index */
 #define AT_MAX_OUT 2
 #define AT_MAX_HEAD 576 /* the largest head size */
 #define AT_MAX_VARIANTS 4
@@ -39,7 +40,7 @@ static inline int64_t at_round_up(int64_t a, int64_t b)
 /* The status and sentence of an object.  The first error stays until it is cleared. */
 struct at_err {
     int status;
-    char text[320];
+    char text[480];
 };
 /* Records an error if there is none yet; returns the recorded status, so `return at_fail(...)`. */
 int at_fail(struct at_err *e, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -122,7 +123,8 @@ enum at_attention_in {
     AT_IN_K_SCALE,
     AT_IN_V_SCALE,
     AT_IN_ADDITIVE,
-    AT_IN_COUNT
+    AT_IN_CAPTURE, /* the first of AT_MAX_CAPTURES */
+    AT_IN_COUNT = AT_IN_CAPTURE + AT_MAX_CAPTURES
 };
 
 /* Affine visibility: never data. */
@@ -169,6 +171,7 @@ union at_params {
     struct at_attention { /* of AT_MASK: only `visible` */
         struct at_visible visible;
         float scale, softcap;
+        const struct at_expr *score, *mask; /* owned by the graph; NULL: none */
         float dropout;
         uint32_t offset;
         uint64_t seed;
@@ -238,6 +241,8 @@ struct attend_graph {
     const char *label; /* in force; owned by `labels` */
     char **labels;
     int nlabel, cap_label;
+    struct at_expr **expr;
+    int nexpr, cap_expr;
     char **note; /* what canonicalisation could not fuse, and why: for the plan */
     int nnote, cap_note;
 };
@@ -247,6 +252,8 @@ int at_graph_add(attend_graph *g, enum at_opcode op, const int *in, int nin,
                  const union at_params *p, const attend_shape *shape);
 /* The tensor of a handle, or a status where it is not of this graph. */
 int at_graph_use(attend_graph *g, attend_tensor t, const char *what);
+/* The graph's own copy of an expression, or NULL when memory is out. */
+struct at_expr *at_graph_expr(attend_graph *g, const struct at_expr *x);
 /* A copy for a plan: constants' data and nothing else is shared. */
 attend_graph *at_graph_copy(const attend_graph *g);
 /* A fresh contiguous tensor, or a status.  shape may be that of another tensor of the graph. */
@@ -324,6 +331,8 @@ struct at_keys at_key_range(const struct at_visible *v, const struct at_seq *s, 
 /* Attention with everything resolved.  Views have rank 4, (B, H, S, D); a broadcast axis has stride
  * 0; packed tensors have B = 1.  Bias and mask are indexed [b, h, i, j] with the i and j of the
  * sequence; their data is NULL where absent, and so are alibi, sinks and lse.data. */
+struct at_schedule; /* schedule.h */
+
 struct at_attn {
     struct at_visible visible;
     float scale, softcap;
@@ -338,6 +347,8 @@ struct at_attn {
     const int32_t *table; /* paged: k and v are (P, G, page, D); entry kb * table_stride + j / page */
     int64_t table_stride, page;
     struct at_view k_scale, v_scale; /* (P, G); P may be broadcast; no data: 1 */
+    const struct at_expr *score_expr, *mask_expr; /* NULL: none */
+    struct at_view capture[AT_MAX_CAPTURES];      /* what they index */
 };
 /* What a stored value of k or v, in entry `entry` of axis 0, is times. */
 static inline float at_attn_scale(const struct at_view *scale, int64_t entry, int64_t g)
@@ -363,6 +374,10 @@ static inline int64_t at_key_place(const struct at_attn *a, const struct at_seq 
 int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn *a,
                     struct at_seq *seq);
 int64_t at_attn_max_seqs(const struct attend_plan *plan, const struct at_step *s);
+/* What the bool mask and the mask expression of a leave of blocks of keys, as they can be seen now:
+ * in the exec until the next bind.  *out is NULL where there is neither. */
+int at_attn_blocks(struct attend_exec *x, const struct at_step *s, const struct at_attn *a,
+                   const struct at_schedule **out);
 
 /* ---- thread.c ------------------------------------------------------------------------------------- */
 
@@ -463,6 +478,7 @@ struct attend_exec {
     const volatile int *cancel;
     uint64_t runs;
     bool failed;       /* a run failed: only a bind makes it usable again */
+    struct at_schedule *blocks; /* per node of the graph: what irregular masks leave */
     int64_t schedules; /* how often a step was scheduled: tests count it */
     _Atomic int fault;   /* a bad index was met in this run; the sentence is in err */
 };

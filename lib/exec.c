@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backends/backend.h"
+#include "schedule.h"
 
 /* ---- making ---- */
 
@@ -37,7 +38,8 @@ int attend_exec_new(attend_plan *plan, attend_exec **out)
     x->old_sym = at_calloc(ctx, g->dims.nsym + 1, sizeof *x->sym);
     x->view = at_calloc(ctx, g->ntensor, sizeof *x->view);
     x->bound = at_calloc(ctx, g->ntensor, sizeof *x->bound);
-    if (!x->sym || !x->old_sym || !x->view || !x->bound || list_names(x) < 0) {
+    x->blocks = at_calloc(ctx, g->nnode, sizeof *x->blocks);
+    if (!x->sym || !x->old_sym || !x->view || !x->bound || !x->blocks || list_names(x) < 0) {
         attend_exec_free(x);
         return ATTEND_ENOMEM;
     }
@@ -58,6 +60,9 @@ void attend_exec_free(attend_exec *x)
     at_free(ctx, x->old);
     at_free(ctx, x->old_sym);
     at_free(ctx, x->name);
+    for (int i = 0; x->blocks && i < x->plan->graph->nnode; i++)
+        at_schedule_free(&x->blocks[i]);
+    at_free(ctx, x->blocks);
     at_free(ctx, x->arena);
     at_free(ctx, x->scratch);
     at_free(ctx, x->state);

@@ -24,13 +24,13 @@
 #include "core.h"
 
 enum {
-    AT_EXPR_NODES = 512,  /* of an expression, and of a derivative */
-    AT_EXPR_DEPTH = 64,   /* of nesting */
-    AT_EXPR_TEXT = 4096,  /* bytes */
-    AT_EXPR_CAPTURES = 8, /* tensors */
-    AT_EXPR_LOADS = 32,   /* different places where tensors are read */
-    AT_EXPR_RANK = 4,     /* indices */
-    AT_EXPR_NAME = 32     /* bytes of a name, with its end */
+    AT_EXPR_NODES = 512, /* of an expression, and of a derivative */
+    AT_EXPR_DEPTH = 64,  /* of nesting */
+    AT_EXPR_TEXT = 4096, /* bytes */
+    AT_EXPR_CAPTURES = AT_MAX_CAPTURES,
+    AT_EXPR_LOADS = 32, /* different places where tensors are read */
+    AT_EXPR_RANK = 4,   /* indices */
+    AT_EXPR_NAME = 32   /* bytes of a name, with its end */
 };
 
 enum at_expr_type { AT_X_BOOL, AT_X_INT, AT_X_FLOAT };
@@ -217,8 +217,8 @@ struct at_expr_program {
 int at_expr_compile(const struct at_expr *x, const struct at_expr_box *box,
                     struct at_expr_program *p, char *err, size_t errlen);
 
-/* Scores st[key][lane] of keys [j0, j0 + keys), in units where 1 is `unit`: a score program
- * replaces them, a mask program makes hidden ones -INFINITY. */
+/* Scores st[key][lane] of keys [j0, j0 + keys): a score program replaces them, a mask program
+ * makes hidden ones -INFINITY. */
 struct at_expr_block {
     float *st;
     int64_t stride, lanes; /* lanes <= stride <= AT_EXPR_LANES; the others hold anything */
@@ -226,7 +226,21 @@ struct at_expr_block {
     const int64_t *i, *h; /* [lanes] */
     int64_t b, sq, skv;
     const struct at_view *capture;
-    float unit;
 };
+
+/* ---- expr_diff.c ---- */
+
+/* d x / d wrt into out, where wrt is a node of x: the score, or a load of a float tensor (whose
+ * element is meant).  0, or ATTEND_ELIMIT where it would be too large. */
+int at_expr_derivative(const struct at_expr *x, int wrt, struct at_expr *out);
+
+/* ---- expr_print.c ---- */
+
+enum at_expr_dialect { AT_EXPR_OPENCL, AT_EXPR_CUDA, AT_EXPR_C };
+/* The body of a function of (float score, int b, int h, int i, int j, int sq, int skv), for
+ * variables in the box; and the integer functions that bodies call. */
+void at_expr_print(const struct at_expr *x, enum at_expr_dialect dialect,
+                   const struct at_expr_box *box, struct at_str *s);
+void at_expr_print_prelude(enum at_expr_dialect dialect, struct at_str *s);
 
 #endif

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core.h"
+#include "expr.h"
 
 /* ---- extents ---- */
 
@@ -135,7 +135,7 @@ int64_t attend_graph_dim(attend_graph *g, const char *name, int64_t min, int64_t
 
 int at_graph_fail(attend_graph *g, const struct at_node *n, int status, const char *fmt, ...)
 {
-    char what[256], where[64];
+    char what[384], where[64];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
@@ -406,6 +406,9 @@ void attend_graph_free(attend_graph *g)
         at_free(ctx, g->dims.sym[i].name);
     at_free(ctx, g->note);
     at_free(ctx, g->labels);
+    for (int i = 0; i < g->nexpr; i++)
+        at_free(ctx, g->expr[i]);
+    at_free(ctx, g->expr);
     at_free(ctx, g->dims.sym);
     at_free(ctx, g->dims.form);
     at_free(ctx, g->tensor);
@@ -467,6 +470,35 @@ static bool copy_strings(attend_ctx *ctx, char ***dst, int *cap, int *ncopied, c
     return *dst != NULL;
 }
 
+struct at_expr *at_graph_expr(attend_graph *g, const struct at_expr *x)
+{
+    struct at_expr *copy = at_alloc(g->ctx, sizeof *copy);
+    if (!copy || !at_grow(g->ctx, (void **)&g->expr, &g->cap_expr, g->nexpr, sizeof copy)) {
+        at_free(g->ctx, copy);
+        return NULL;
+    }
+    *copy = *x;
+    return g->expr[g->nexpr++] = copy;
+}
+
+/* The nodes of c, which still point to g's expressions, get copies. */
+static bool copy_exprs(attend_graph *c, const attend_graph *g)
+{
+    for (int k = 0; k < g->nexpr; k++) {
+        const struct at_expr *copy = at_graph_expr(c, g->expr[k]);
+        if (!copy)
+            return false;
+        for (int i = 0; i < c->nnode; i++) {
+            struct at_attention *p = &c->node[i].p.attention;
+            if (c->node[i].op == AT_ATTENTION && p->score == g->expr[k])
+                p->score = copy;
+            if (c->node[i].op == AT_ATTENTION && p->mask == g->expr[k])
+                p->mask = copy;
+        }
+    }
+    return true;
+}
+
 attend_graph *at_graph_copy(const attend_graph *g)
 {
     attend_ctx *ctx = g->ctx;
@@ -491,6 +523,7 @@ attend_graph *at_graph_copy(const attend_graph *g)
         if (g->node[i].fused)
             ok = (n->fused = at_strdup(ctx, g->node[i].fused)) != NULL;
     }
+    ok = ok && copy_exprs(c, g);
     ok = ok && copy_array(ctx, (void **)&c->output, &c->cap_output, g->output, g->noutput, sizeof(int));
     c->noutput = ok ? g->noutput : 0;
     ok = ok && copy_array(ctx, (void **)&c->dims.form, &c->dims.cap_form, g->dims.form, g->dims.nform,

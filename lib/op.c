@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "expr.h"
 #include "ref.h"
 
 static const struct at_tensor *input(const attend_graph *g, const struct at_node *n, int k)
@@ -1186,6 +1187,47 @@ void attend_attention_opts_init(attend_attention_opts *opts)
     attend_mask_opts_init(&opts->mask);
 }
 
+static const struct at_expr *read_expression(attend_graph *g, const struct at_node *n, bool score,
+                                             const char *text, const attend_attention_opts *o,
+                                             const int *in)
+{
+    struct at_expr x;
+    char err[320];
+    int status = 0;
+    at_expr_init(&x, score);
+    for (int k = 0; k < o->ncaptures && status == 0; k++) {
+        const struct at_tensor *t = &g->tensor[in[AT_IN_CAPTURE + k]];
+        status = at_expr_add_capture(&x, o->captures[k].name, t->type, t->rank, err, sizeof err);
+    }
+    if (status == 0)
+        status = at_expr_parse(&x, text, err, sizeof err);
+    const struct at_expr *kept = status == 0 ? at_graph_expr(g, &x) : NULL;
+    if (status < 0)
+        at_graph_fail(g, n, status, "%s", err);
+    else if (!kept)
+        at_graph_fail(g, n, ATTEND_ENOMEM, "no memory for an expression");
+    return kept;
+}
+
+/* The expressions of an attention to be, and the tensors that they index. */
+static void read_expressions(attend_graph *g, const attend_attention_opts *o, int *in,
+                             struct at_attention *p)
+{
+    struct at_node n = {.op = AT_ATTENTION, .label = g->label};
+    if (o->ncaptures < 0 || o->ncaptures > AT_MAX_CAPTURES)
+        at_graph_fail(g, &n, ATTEND_ELIMIT, "%d tensors for expressions, wants at most %d",
+                      o->ncaptures, AT_MAX_CAPTURES);
+    for (int k = 0; k < o->ncaptures && g->err.status == 0; k++)
+        if (!o->captures[k].name)
+            at_graph_fail(g, &n, ATTEND_EINVAL, "a tensor for expressions has no name");
+        else
+            in[AT_IN_CAPTURE + k] = at_graph_use(g, o->captures[k].tensor, o->captures[k].name);
+    if (g->err.status == 0 && o->score)
+        p->score = read_expression(g, &n, true, o->score, o, in);
+    if (g->err.status == 0 && o->mask_expr)
+        p->mask = read_expression(g, &n, false, o->mask_expr, o, in);
+}
+
 attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_tensor k,
                                      attend_tensor v, const attend_attention_opts *opts,
                                      attend_tensor *lse)
@@ -1211,6 +1253,7 @@ attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_te
     in[AT_IN_V_SCALE] = maybe(g, o.v_scale, "v_scale");
     in[AT_IN_ADDITIVE] = maybe(g, o.additive, "additive");
     mask_inputs(g, &o.mask, in, &p.attention.visible);
+    read_expressions(g, &o, in, &p.attention);
     p.attention.scale = o.scale;
     p.attention.softcap = o.softcap;
     p.attention.dropout = o.dropout;

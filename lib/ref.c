@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "element.h"
+#include "expr.h"
 #include "ref.h"
 
 /* ---- elements ---- */
@@ -661,8 +662,23 @@ static double added(const struct at_attn *a, int64_t n, int64_t h, int64_t i, in
                : 0;
 }
 
+static struct at_expr_point point(const struct at_ref_row *r, int64_t j, double score)
+{
+    return (struct at_expr_point){.score = score,
+                                  .b = r->n,
+                                  .h = r->h,
+                                  .i = r->i,
+                                  .j = j,
+                                  .sq = r->seq->nq,
+                                  .skv = r->seq->nk,
+                                  .capture = r->a->capture};
+}
+
 double at_ref_added(const struct at_ref_row *r, int64_t j)
 {
+    struct at_expr_point p = point(r, j, 0);
+    if (r->a->mask_expr && at_expr_eval(r->a->mask_expr, &p, NULL) == 0)
+        return -(double)INFINITY;
     return added(r->a, r->n, r->h, r->i, j);
 }
 
@@ -679,23 +695,35 @@ double at_ref_dropout(const struct at_ref_row *r, int64_t j)
     return (double)at_dropout_factor(&r->a->dropout, head, (uint32_t)r->i, (uint32_t)j);
 }
 
-/* s_j = softcap(scale f(q, k_j)) + alibi + bias, f being q . k_j or va . tanh(q + k_j); -inf where hidden, and k_j is then not read. */
+/* s_j = softcap(scale f(q, k_j)) + alibi + bias, f being q . k_j or va . tanh(q + k_j); -inf where
+ * hidden, and k_j is then not read. */
+double at_ref_plain_score(const struct at_ref_row *r, int64_t j)
+{
+    double k[AT_MAX_HEAD], cap = (double)r->a->softcap, add = at_ref_added(r, j), s = 0;
+    if (add == -(double)INFINITY)
+        return add;
+    at_ref_key(r, j, k);
+    for (int64_t d = 0; d < r->a->dk; d++)
+        s += r->a->additive ? (double)r->a->additive[d] * tanh(r->q[d] + k[d]) : r->q[d] * k[d];
+    s *= (double)r->a->scale;
+    if (cap > 0)
+        s = cap * tanh(s / cap);
+    return s + at_ref_alibi(r, j) + add;
+}
+
+double at_ref_score(const struct at_ref_row *r, int64_t j, double plain, double *error)
+{
+    if (!r->a->score_expr || plain == -(double)INFINITY)
+        return plain;
+    struct at_expr_point p = point(r, j, plain);
+    p.score_error = error ? *error : 0;
+    return at_expr_eval(r->a->score_expr, &p, error);
+}
+
 void at_ref_scores(const struct at_ref_row *r, int64_t j0, int64_t count, double *s)
 {
-    double k[AT_MAX_HEAD], cap = (double)r->a->softcap;
-    for (int64_t e = 0; e < count; e++) {
-        double add = at_ref_added(r, j0 + e), dot = 0;
-        s[e] = add;
-        if (add == -(double)INFINITY)
-            continue;
-        at_ref_key(r, j0 + e, k);
-        for (int64_t d = 0; d < r->a->dk; d++)
-            dot += r->a->additive ? (double)r->a->additive[d] * tanh(r->q[d] + k[d]) : r->q[d] * k[d];
-        s[e] = (double)r->a->scale * dot;
-        if (cap > 0)
-            s[e] = cap * tanh(s[e] / cap);
-        s[e] += at_ref_alibi(r, j0 + e) + add;
-    }
+    for (int64_t j = j0; j < j0 + count; j++)
+        s[j - j0] = at_ref_score(r, j, at_ref_plain_score(r, j), NULL);
 }
 
 /* Keys seen so far: acc = sum exp(s_j - m) v_j and l = sum exp(s_j - m), where m is the largest

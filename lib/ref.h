@@ -62,6 +62,11 @@ struct at_ref_row {
 enum { AT_REF_KEYS = 64 };
 void at_ref_row_begin(struct at_ref_row *r, const struct at_attn *a, int64_t n, int64_t h,
                       int64_t i);
+/* The score of key j before the score expression, -inf where the key is hidden; and what the
+ * expression makes of it.  *error, where error is not NULL: how far an f32 kernel may be off, before
+ * and after. */
+double at_ref_plain_score(const struct at_ref_row *r, int64_t j);
+double at_ref_score(const struct at_ref_row *r, int64_t j, double plain, double *error);
 /* The scores of keys [j0, j0 + count) into s, -inf where hidden. */
 void at_ref_scores(const struct at_ref_row *r, int64_t j0, int64_t count, double *s);
 /* Rows of k and v as doubles. */

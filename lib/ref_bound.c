@@ -59,12 +59,15 @@ static double largest(const struct at_ref_row *r, struct at_keys keys)
     return m == -(double)INFINITY ? 0 : m;
 }
 
-/* e_j of a visible key with score s. */
-static double exponent_error(const struct at_ref_row *r, int64_t j, double s, double m)
+/* e_j of a visible key, whose score goes into *s: the score expression's share is what it states for
+ * an argument that is that far off.  0 where it is -inf for certain. */
+static double exponent_error(const struct at_ref_row *r, int64_t j, double plain, double m, double *s)
 {
-    return U * ((double)(r->a->dk + (r->a->additive ? 32 : 6)) * magnitude(r, j) +
-                4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
-                8 * (double)r->a->softcap + 4 * (fabs(s) + fabs(m) + LAG));
+    double error = U * ((double)(r->a->dk + (r->a->additive ? 32 : 6)) * magnitude(r, j) +
+                        4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
+                        8 * (double)r->a->softcap);
+    *s = at_ref_score(r, j, plain, &error);
+    return *s == -(double)INFINITY && error == 0 ? 0 : error + U * 4 * (fabs(*s) + fabs(m) + LAG);
 }
 
 /* p w, where p = exp(s): in a form that does not overflow where p underflows. */
@@ -86,10 +89,13 @@ void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64
         bound_o[d] = 0;
 
     for (int64_t j = keys.first; j < keys.end; j++) {
-        at_ref_scores(&r, j, 1, &s);
-        if (s == -(double)INFINITY)
+        double plain = at_ref_plain_score(&r, j);
+        if (plain == -(double)INFINITY)
             continue;
-        double pw = weight_error(s - lse, exponent_error(&r, j, s, m) + sums);
+        double error = exponent_error(&r, j, plain, m, &s);
+        if (s == -(double)INFINITY && error == 0)
+            continue;
+        double pw = weight_error(s - lse, error + sums);
         at_ref_value(&r, j, v);
         for (int64_t d = 0; d < a->dv; d++)
             bound_o[d] += (pw + TINY) * at_ref_dropout(&r, j) * fabs(v[d]);

@@ -246,7 +246,7 @@ static void step_leaf(const struct at_vec_op *op, const struct at_expr_block *k,
                   : op->op == AT_X_SKV ? k->skv
                                        : op->value.i;
     if (op->op == AT_X_SCORE)
-        scale(dst, score, 1.0f / k->unit, n);
+        memcpy(dst, score, (size_t)n * sizeof *score);
     else if (op->width == AT_V_F32)
         for (int e = 0; e < 16; e++)
             ((float *)dst)[e] = (float)op->value.f;
@@ -382,7 +382,7 @@ static void expr_run(const struct at_expr_program *p, const struct at_expr_block
             run_step(&p->op[o], k, scratch, st, k->j0 + j, keys);
         const void *result = (const char *)scratch + p->result;
         if (p->score)
-            scale(st, result, k->unit, n);
+            memcpy(st, result, (size_t)n * sizeof *st);
         else
             hide(st, result, n);
     }

@@ -16,9 +16,9 @@
 #include "k_additive.h"
 #include "k_dropout.h"
 #include "k_dots.h"
+#include "k_expr.h"
 #include "k_gemm.h"
 #include "k_rows.h"
-#include "k_expr.h" /* after k_rows.h, whose scale it uses */
 
 extern const struct at_simd AT_SIMD_TABLE;
 

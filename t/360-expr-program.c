@@ -97,18 +97,19 @@ static bool run(const struct at_simd *t, const struct at_expr *x, const struct a
     void *scratch = taken(p->scratch, 0);
     for (int64_t e = 0; e < b.keys * b.stride; e++)
         st[e] = before[e] = (float)uniform(-4, 4);
-    const struct at_expr_block block = {.st = st,
-                                        .stride = b.stride,
-                                        .lanes = b.lanes,
-                                        .j0 = b.j0,
-                                        .keys = b.keys,
-                                        .i = b.i,
-                                        .h = b.h,
-                                        .b = 1,
-                                        .sq = NQ,
-                                        .skv = NK,
-                                        .capture = capture,
-                                        .unit = 1};
+    const struct at_expr_block block = {
+        .st = st,
+        .stride = b.stride,
+        .lanes = b.lanes,
+        .j0 = b.j0,
+        .keys = b.keys,
+        .i = b.i,
+        .h = b.h,
+        .b = 1,
+        .sq = NQ,
+        .skv = NK,
+        .capture = capture,
+    };
     t->expr(p, &block, scratch);
     bool good = true;
     for (int64_t j = 0; j < b.keys; j++)

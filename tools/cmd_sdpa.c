@@ -30,9 +30,9 @@ static const struct cmd_flag flags[] = {
     {"--block-table", "T.npy", "K and V are pages, heads, block size, head size", NULL},
     {"--block-size", "N", "keys in a page", NULL},
     {"--precision", "exact|tf32|int8|f16_p", "of products and sums (exact)", NULL},
-    {"--score", "EXPR", "a score function", "evaluate score functions"},
-    {"--mask-expr", "EXPR", "a mask function", "evaluate mask functions"},
-    {"--let", "NAME=FILE.npy", "a tensor of expressions", "evaluate expressions"},
+    {"--score", "EXPR", "of score, b, h, i, j, sq, skv: replaces the score", NULL},
+    {"--mask-expr", "EXPR", "row i sees key j only where it holds: \"j <= i && i - j < 256\"", NULL},
+    {"--let", "NAME=FILE.npy", "a tensor that expressions index: NAME[i], NAME[h, i - j]; repeatable", NULL},
     {"--additive", "WQ.npy,WK.npy,VA.npy", "score = VA . tanh(WQ q + WK k); tensors are B,S,D", NULL},
     {"--weights", "W.npy", "the weights", "write attention weights"},
     {"--weights-rows", "I0:I1", "some rows of them", "write attention weights"},
@@ -71,6 +71,10 @@ static void build(attend_graph *g, const struct sdpa *s)
         k = attend_graph_matmul_nt(g, k, input(g, s, SDPA_WK));
         o.additive = input(g, s, SDPA_VA);
     }
+    attend_capture capture[SDPA_LETS];
+    sdpa_build_lets(g, s, capture);
+    o.captures = capture;
+    o.ncaptures = s->nlet;
     bool want_lse = cmd_has(s->l, "--lse");
     attend_tensor out = attend_graph_attention(g, q, k, v, &o, want_lse ? &lse : NULL);
     attend_graph_output(g, "o", out);
@@ -80,7 +84,7 @@ static void build(attend_graph *g, const struct sdpa *s)
 
 static int run_exec(struct sdpa *s, attend_exec *exec)
 {
-    attend_binding bind[SDPA_TENSORS];
+    attend_binding bind[SDPA_TENSORS + SDPA_LETS];
     int n = 0, status = sdpa_make_outputs(s);
     for (int i = 0; i < SDPA_TENSORS; i++) {
         struct sdpa_array *t = &s->t[i];
@@ -89,6 +93,10 @@ static int run_exec(struct sdpa *s, attend_exec *exec)
                                          .data = t->a.data,
                                          .bytes = t->a.bytes,
                                          .stride = t->strided ? t->stride : NULL};
+    }
+    for (int i = 0; i < s->nlet; i++) {
+        struct sdpa_let *let = &s->let[i];
+        bind[n++] = (attend_binding){.name = let->input, .data = let->a.data, .bytes = let->a.bytes};
     }
     if (status == CMD_DONE && (attend_bind(exec, bind, n) < 0 || attend_run(exec) < 0))
         status = cmd_fail(s->l, NULL, "%s", attend_exec_error(exec));
@@ -153,6 +161,8 @@ static int run_all(struct sdpa *s)
     if (status == CMD_DONE)
         status = sdpa_read_files(s);
     if (status == CMD_DONE)
+        status = sdpa_read_lets(s);
+    if (status == CMD_DONE)
         status = cmd_context(s->l, &ctx);
     if (status != CMD_DONE)
         return status;
@@ -167,6 +177,8 @@ static int run(const struct cmd_line *l)
     int status = run_all(&s);
     for (int i = 0; i < SDPA_TENSORS; i++)
         attend_free(s.t[i].a.data);
+    for (int i = 0; i < s.nlet; i++)
+        attend_free(s.let[i].a.data);
     free(s.additive_files);
     return status;
 }
