@@ -157,17 +157,23 @@ static int through_mask(struct region *r, const struct at_node *n)
     return n->in[AT_IN_Q];
 }
 
-/* Which operand of an addition holds the scores: the one that was made for it alone. */
+/* Can operand k of an addition be the scores? */
+static bool may_be_scores(const struct region *r, const struct at_node *n, int k)
+{
+    const struct at_node *m = maker(r->g, n->in[k]);
+    const struct at_tensor *s = &r->g->tensor[n->in[k]], *out = &r->g->tensor[n->out[0]];
+    bool chain = m && (m->op == AT_SCALE || m->op == AT_MATMUL || m->op == AT_MASK ||
+                       m->op == AT_WHERE || m->op == AT_ADD);
+    return chain && s->rank == out->rank && !memcmp(s->shape, out->shape, sizeof s->shape);
+}
+
+/* Which operand of an addition holds the scores: rather one that was made for it alone. */
 static int through_add(struct region *r, const struct at_node *n)
 {
-    for (int k = 0; k < 2; k++) {
-        const struct at_node *m = maker(r->g, n->in[k]);
-        const struct at_tensor *s = &r->g->tensor[n->in[k]], *out = &r->g->tensor[n->out[0]];
-        bool chain = m && (m->op == AT_SCALE || m->op == AT_MATMUL || m->op == AT_MASK ||
-                           m->op == AT_WHERE || m->op == AT_ADD || m->op == AT_TANH);
-        if (chain && s->rank == out->rank && !memcmp(s->shape, out->shape, sizeof s->shape))
-            return take_input(r, AT_IN_BIAS, n->in[1 - k]) < 0 ? -1 : n->in[k];
-    }
+    for (int shared = 0; shared < 2; shared++)
+        for (int k = 0; k < 2; k++)
+            if (may_be_scores(r, n, k) && (shared || r->uses[n->in[k]] == 1))
+                return take_input(r, AT_IN_BIAS, n->in[1 - k]) < 0 ? -1 : n->in[k];
     return stop(r, "an addition whose scores are not found");
 }
 
