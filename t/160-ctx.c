@@ -32,12 +32,29 @@ static void hook_free(void *arg, void *p, size_t bytes)
 enum { H = 4, G = 2, D = 8, ROOM = 16, MOST = 6, WIDE = H * D };
 
 static float x[MOST * WIDE], o[MOST * WIDE], pool[ROOM * G * D], weight[WIDE];
+static uint8_t even[ROOM] = {1, 0, 1}, seen[MOST * ROOM] = {1, 1, 0, 1};
 static int32_t positions[MOST] = {0, 1, 2, 3, 4, 5};
 
 static attend_tensor heads(attend_graph *g, attend_tensor t)
 {
     t = attend_graph_reshape(g, t, ATTEND_SHAPE(1, ATTEND_INFER, H, D));
     return attend_graph_permute(g, t, (int[]){0, 2, 1, 3});
+}
+
+/* An attention with expressions and a mask, which are scheduled. */
+static attend_tensor look_again(attend_graph *g, attend_tensor q, attend_tensor kv, int64_t n)
+{
+    attend_capture captures[] = {
+        {"even", attend_graph_input(g, "even", ATTEND_BOOL, ATTEND_SHAPE(ROOM))}
+    };
+    attend_attention_opts opts;
+    attend_attention_opts_init(&opts);
+    opts.score = "score * 0.5 - h";
+    opts.mask_expr = "even[j] || j <= i";
+    opts.captures = captures;
+    opts.ncaptures = 1;
+    opts.mask.mask = attend_graph_input(g, "seen", ATTEND_BOOL, ATTEND_SHAPE(n, ROOM));
+    return attend_graph_attention(g, q, kv, kv, &opts, NULL);
 }
 
 static attend_graph *build(attend_ctx *ctx)
@@ -70,6 +87,7 @@ static attend_graph *build(attend_ctx *ctx)
     attend_graph_label(g, "look");
     t = attend_graph_mask(g, attend_graph_matmul_nt(g, t, kv), &m);
     t = attend_graph_matmul(g, attend_graph_softmax(g, t), kv);
+    t = look_again(g, t, kv, n);
     t = attend_graph_permute(g, t, (int[]){0, 2, 1, 3});
     attend_graph_output(g, "o", attend_graph_reshape(g, t, ATTEND_SHAPE(n, WIDE)));
     return g;
@@ -79,8 +97,10 @@ static attend_graph *build(attend_ctx *ctx)
 
 static int bind_and_run(attend_exec *e, int64_t n)
 {
-    attend_binding bind[] = {HELP_DIM("n", n), HELP_DATA("x", x), HELP_DATA("positions", positions),
-                             HELP_DATA("pool", pool), HELP_DATA("o", o)};
+    attend_binding bind[] = {
+        HELP_DIM("n", n),        HELP_DATA("x", x), HELP_DATA("positions", positions),
+        HELP_DATA("pool", pool), HELP_DATA("o", o), HELP_DATA("even", even),
+        HELP_DATA("seen", seen)};
     int status = attend_bind(e, bind, (int)NELEM(bind));
     return status < 0 ? status : attend_run(e);
 }
