@@ -168,10 +168,11 @@ INLINE V load_as(enum at_elem type, const void *row, int64_t d)
         return vload_bf16((const uint16_t *)row + d);
     case AT_ELEM_F32:
         return vload((const float *)row + d);
-    default:
+    default: {
         V w[32 / VL];
         load_block(type, w, row, d / 32);
         return w[d % 32 / VL];
+    }
     }
 }
 
