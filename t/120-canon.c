@@ -96,6 +96,14 @@ static attend_tensor bias_first(struct parts *p)
 {
     return finish(p, attend_graph_add(p->g, p->bias, scores(p)));
 }
+static attend_tensor bias_shared(struct parts *p)
+{
+    attend_tensor all = attend_graph_expand(p->g, p->bias, ATTEND_SHAPE(NB, NH, NQ, NK));
+    all = attend_graph_scale(p->g, all, 0.5f);
+    attend_tensor o = finish(p, attend_graph_add(p->g, all, scores(p)));
+    attend_tensor shift = attend_graph_slice(p->g, attend_graph_tanh(p->g, all), 3, 0, DV);
+    return attend_graph_add(p->g, o, shift);
+}
 static attend_tensor where_hidden(struct parts *p)
 {
     return finish(p, hide(p, scores(p)));
@@ -306,6 +314,7 @@ static const struct canon_case {
     {"softcap",                         NH, capped,              NULL                                              },
     {"bias, some of it -inf",           NH, biased,              NULL                                              },
     {"bias first",                      NH, bias_first,          NULL                                              },
+    {"bias first, and read elsewhere",  NH, bias_shared,         NULL                                              },
     {"where to -inf",                   NH, where_hidden,        NULL                                              },
     {"where to -inf, then scaled",      NH, where_then_scale,    NULL                                              },
     {"causal",                          NH, masked,              NULL                                              },
