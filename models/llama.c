@@ -217,7 +217,8 @@ static attend_tensor linear(struct build *b, attend_tensor x, int64_t layer, con
 }
 
 /* A tensor that the graph has no place for changes what the model computes (a bias, experts):
- * better refused than left out.  One pass, since the names that are taken differ. */
+ * better refused than left out.  It ends at the first such, so it looks at no more than ntaken + 1
+ * names. */
 static void refuse_others(struct build *b)
 {
     const char *name;
@@ -389,12 +390,11 @@ static int64_t cache_bytes(const attend_llama *m)
     return m->n.layers * (pool_bytes(m, m->n.dk) + pool_bytes(m, m->n.dv));
 }
 
-static int bind_states(attend_llama *m, attend_binding *bind)
+/* Bindings of all pools; how many. */
+static int pools(const attend_llama *m, attend_binding *bind, char (*name)[24])
 {
-    char(*name)[24] = malloc((size_t)m->n.layers * 2 * sizeof *name), *at = m->cache;
+    char *at = m->cache;
     int n = 0;
-    if (!name)
-        return ATTEND_ENOMEM;
     for (int64_t i = 0; i < m->n.layers; i++)
         for (int v = 0; v < 2; v++, n++) {
             int64_t bytes = pool_bytes(m, v ? m->n.dv : m->n.dk);
@@ -402,27 +402,34 @@ static int bind_states(attend_llama *m, attend_binding *bind)
             bind[n] = (attend_binding){.name = name[n], .data = at, .bytes = bytes};
             at += bytes;
         }
-    const int64_t rows = m->batch * (int64_t)sizeof(int32_t);
-    bind[n++] = (attend_binding){.name = "token", .data = m->token, .bytes = rows};
-    bind[n++] = (attend_binding){.name = "position", .data = m->position, .bytes = rows};
-    bind[n++] = (attend_binding){.name = "row", .data = m->row, .bytes = rows};
-    bind[n++] = (attend_binding){.name = "used", .data = &m->used, .bytes = sizeof m->used};
-    bind[n++] = (attend_binding){.name = "tokens", .value = 1};
-    bind[n++] = (attend_binding){.name = "outputs", .value = 0};
-    bind[n++] = (attend_binding){.name = "logits"};
-    int status = attend_bind(m->exec, bind, n);
-    free(name);
-    return status;
+    return n;
 }
 
+/* What stays bound from run to run, and a first run's dimensions. */
 static int bind_all(attend_llama *m)
 {
-    attend_binding *bind = calloc((size_t)m->n.layers * 2 + 7, sizeof *bind);
-    if (!bind)
-        return ATTEND_ENOMEM;
-    m->used = 1;
-    int status = bind_states(m, bind);
+    const size_t most = (size_t)m->n.layers * 2 + 7;
+    const int64_t rows = m->batch * (int64_t)sizeof(int32_t);
+    attend_binding *bind = malloc(most * sizeof *bind);
+    char(*name)[24] = malloc(most * sizeof *name);
+    int status = ATTEND_ENOMEM;
+    if (bind && name) {
+        const attend_binding others[] = {
+            {.name = "token",    .data = m->token, .bytes = rows},
+            {.name = "position",     .data = m->position, .bytes = rows},
+            {.name = "row", .data = m->row, .bytes = rows},
+            {.name = "used",     .data = &m->used, .bytes = sizeof m->used},
+            {.name = "tokens",      .value = 1},
+            {.name = "outputs",     .value = 0},
+            {.name = "logits"    },
+        };
+        int n = pools(m, bind, name);
+        m->used = 1;
+        memcpy(bind + n, others, sizeof others);
+        status = attend_bind(m->exec, bind, (int)most);
+    }
     free(bind);
+    free(name);
     return status;
 }
 
@@ -453,8 +460,8 @@ void attend_llama_opts_init(attend_llama_opts *opts)
     *opts = (attend_llama_opts){.size = sizeof *opts, .batch = 512, .kv = ATTEND_F32};
 }
 
-/* Settles what the options left open.  The products of sizes below fit: layers 2^12, groups 2^16, d
- * and element 2^12 together, positions 2^31 would be 2^71, so they are checked here, once. */
+/* Settles what the options left open.  A file may ask for a cache of 2^71 bytes; sizes that pass
+ * here can be multiplied below. */
 static void check_opts(struct build *b)
 {
     attend_llama_opts *o = &b->opts;
