@@ -14,9 +14,10 @@ bool at_need(struct at_why *why, bool cond, const char *reason);
 
 /* A kernel row answers "can I?" and "do it" in one file.  Rows are ordered, best first; the
  * reference is last and takes everything. */
+#define AT_ANY_OP AT_OP_COUNT
 struct at_row {
     const char *name;
-    enum at_opcode op;
+    enum at_opcode op; /* or AT_ANY_OP */
     /* May this row run s on its device, for every value in the ranges of the variant? */
     bool (*accepts)(const attend_plan *plan, const struct at_step *s, struct at_why *why);
     /* Once per plan and step: sets s->scratch, s->state, packs constants.  May be NULL. */

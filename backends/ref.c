@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The backend "ref": the definitions of lib/ref.c as kernel rows, on plain memory.  They take
- * everything, so every plan can be made. */
+/* The backend "ref": the definitions of lib/ref.c as one kernel row, on plain memory.  It takes every
+ * operator of the table, so every plan can be made. */
 #include <stdio.h>
 
 #include "backend.h"
@@ -19,64 +19,34 @@ static int run(struct attend_exec *x, const struct at_step *s)
     return at_ops[s->op].ref(x, s);
 }
 
-static int matmul_prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
+/* Scratch for matmul; for attention and mask the resolved problem lies in the exec: struct at_attn,
+ * then its sequences. */
+static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
-    int a = s->in[0];
-    int64_t k = at_plan_range(plan, s->rows, a, plan->graph->tensor[a].rank - 1).max;
-    s->scratch = at_ref_matmul_scratch(k);
-    if (s->scratch < 0)
-        return at_fail(e, ATTEND_ELIMIT, "matmul: rows of %lld elements are too long",
-                       (long long)k);
+    if (s->op == AT_MATMUL) {
+        int a = s->in[0];
+        int64_t k = at_plan_range(plan, s->rows, a, plan->graph->tensor[a].rank - 1).max;
+        s->scratch = at_ref_matmul_scratch(k);
+        if (s->scratch < 0)
+            return at_fail(e, ATTEND_ELIMIT, "matmul: rows of %lld elements are too long",
+                           (long long)k);
+    } else if (s->op == AT_ATTENTION || s->op == AT_MASK) {
+        s->state = (int64_t)sizeof(struct at_attn) +
+                   at_attn_max_seqs(plan, s) * (int64_t)sizeof(struct at_seq);
+    }
     return 0;
 }
 
-/* The resolved problem lies in the exec: struct at_attn, then its sequences. */
-static int attn_prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
-{
-    (void)e;
-    int64_t seqs = at_attn_max_seqs(plan, s);
-    s->state = (int64_t)sizeof(struct at_attn) + seqs * (int64_t)sizeof(struct at_seq);
-    return 0;
-}
-
-static int attn_bind(struct attend_exec *x, const struct at_step *s)
+static int bind(struct attend_exec *x, const struct at_step *s)
 {
     struct at_attn *a = at_step_state(x, s);
+    if (s->op != AT_ATTENTION && s->op != AT_MASK)
+        return 0;
     return at_attn_resolve(x, s, a, (struct at_seq *)(a + 1));
 }
 
-/* clang-format off */
-#define ROW(op, prepare, bind) &(const struct at_row){"ref", op, accepts, prepare, bind, run}
-
-static const struct at_row *const rows[] = {
-    ROW(AT_MATMUL, matmul_prepare, NULL),
-    ROW(AT_ADD, NULL, NULL),
-    ROW(AT_MUL, NULL, NULL),
-    ROW(AT_SCALE, NULL, NULL),
-    ROW(AT_WHERE, NULL, NULL),
-    ROW(AT_SELECT, NULL, NULL),
-    ROW(AT_MASK, attn_prepare, attn_bind),
-    ROW(AT_SOFTMAX, NULL, NULL),
-    ROW(AT_ATTENTION, attn_prepare, attn_bind),
-    ROW(AT_RMS_NORM, NULL, NULL),
-    ROW(AT_LAYER_NORM, NULL, NULL),
-    ROW(AT_SILU, NULL, NULL),
-    ROW(AT_GELU, NULL, NULL),
-    ROW(AT_GELU_TANH, NULL, NULL),
-    ROW(AT_TANH, NULL, NULL),
-    ROW(AT_SIGMOID, NULL, NULL),
-    ROW(AT_RELU, NULL, NULL),
-    ROW(AT_ERF, NULL, NULL),
-    ROW(AT_POW, NULL, NULL),
-    ROW(AT_ROPE, NULL, NULL),
-    ROW(AT_GATHER, NULL, NULL),
-    ROW(AT_APPEND, NULL, NULL),
-    ROW(AT_CONCAT, NULL, NULL),
-    ROW(AT_CAST, NULL, NULL),
-    ROW(AT_COPY, NULL, NULL),
-    NULL,
-};
-/* clang-format on */
+static const struct at_row any = {"ref", AT_ANY_OP, accepts, prepare, bind, run};
+static const struct at_row *const rows[] = {&any, NULL};
 
 static int probe(attend_ctx *ctx)
 {

@@ -17,7 +17,7 @@ static const struct at_row *first_row(const attend_plan *plan, const struct at_s
 {
     for (const struct at_row *const *r = device->backend->rows; *r; r++) {
         struct at_why why = {""};
-        if ((*r)->op != s->op)
+        if ((*r)->op != s->op && (*r)->op != AT_ANY_OP)
             continue;
         if ((*r)->accepts(plan, s, &why))
             return *r;
