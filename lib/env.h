@@ -7,11 +7,7 @@
 #define AT_ENV_LIST(X)                                                                             \
     X(ISA, "the best instruction set to use: scalar, avx2, avx512, neon")                          \
     X(THREADS, "how many threads a context starts by default")                                     \
-    X(VERBOSE, "what to print on stderr, comma-separated: plan, bind, device")                     \
     X(BACKEND, "the only backend to probe, such as ref, simd, opencl")                             \
-    X(REQUIRE, "backends whose absence is a failure of the tests, comma-separated")                \
-    X(DETERMINISTIC, "1: results do not depend on batch composition; what cannot, refuses")        \
-    X(LIBOPENCL, "the OpenCL loader to open instead of libOpenCL.so.1")                            \
     X(FIXTURES, "the folder of reference cases that the tests read")                               \
     X(MODEL, "the GGUF model that the tests read")                                                 \
     X(ATTEND, "the program that the tests run")
