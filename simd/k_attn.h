@@ -85,6 +85,34 @@ INLINE void pack_lanes_as(enum at_elem type, float *dst, const void *const *rows
         }
 }
 
+/* The same for quantised rows (whose scale is 1), a block at a time; d0 is a multiple of 32. */
+INLINE void pack_blocks_as(enum at_elem type, float *dst, const void *const *rows, int64_t d0,
+                           int64_t n)
+{
+    for (int g = 0; g < R; g += VL)
+        for (int64_t d = 0; d < n; d += 32) {
+            V t[32 / VL][VL];
+#pragma GCC unroll 16
+            for (int r = 0; r < VL; r++) {
+                V w[32 / VL];
+#pragma GCC unroll 8
+                for (int c = 0; c < 32 / VL; c++)
+                    w[c] = vzero();
+                if (rows[g + r])
+                    load_block(type, w, rows[g + r], (d0 + d) / 32);
+#pragma GCC unroll 8
+                for (int c = 0; c < 32 / VL; c++)
+                    t[c][r] = w[c];
+            }
+#pragma GCC unroll 8
+            for (int c = 0; c < 32 / VL; c++) {
+                vtranspose(t[c]);
+                for (int e = 0; e < VL && d + c * VL + e < n; e++)
+                    vstore(dst + (d + c * VL + e) * R + g, t[c][e]);
+            }
+        }
+}
+
 static void pack_lanes(float *dst, const void *const *rows, enum at_elem type, int64_t d0,
                        int64_t n, float scale)
 {
@@ -96,13 +124,13 @@ static void pack_lanes(float *dst, const void *const *rows, enum at_elem type, i
         pack_lanes_as(AT_ELEM_BF16, dst, rows, d0, n, scale);
         break;
     case AT_ELEM_Q8_0:
-        pack_lanes_as(AT_ELEM_Q8_0, dst, rows, d0, n, scale);
+        pack_blocks_as(AT_ELEM_Q8_0, dst, rows, d0, n);
         break;
     case AT_ELEM_Q4_0:
-        pack_lanes_as(AT_ELEM_Q4_0, dst, rows, d0, n, scale);
+        pack_blocks_as(AT_ELEM_Q4_0, dst, rows, d0, n);
         break;
     case AT_ELEM_Q4_1:
-        pack_lanes_as(AT_ELEM_Q4_1, dst, rows, d0, n, scale);
+        pack_blocks_as(AT_ELEM_Q4_1, dst, rows, d0, n);
         break;
     default:
         pack_lanes_as(AT_ELEM_F32, dst, rows, d0, n, scale);
@@ -344,7 +372,7 @@ static void scores_softmax(float *st, int64_t j0, const float *qp, const struct 
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
     for (; tiles > 0; tiles--, j0 += nx, key += nx * k->stride)                                    \
-        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv, scale, u);                         \
+        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv, scale, u);               \
     break;
             EACH_WIDTH(CASE)
 #undef CASE
