@@ -881,6 +881,17 @@ int at_onnx_known(struct onnx_node *n, int k, int64_t *out)
     return (int)count;
 }
 
+bool at_onnx_known_one(struct onnx_node *n, int k, int64_t *out)
+{
+    int64_t all[ONNX_MAX_INTS];
+    int count = at_onnx_known(n, k, all);
+    if (count >= 0 && count != 1)
+        at_onnx_fail(n, ATTEND_EINVAL, "'%.80s' has %d numbers, wants one", n->in[k]->name, count);
+    if (count == 1)
+        *out = all[0];
+    return count == 1;
+}
+
 /* ---- building: outputs and constants ---- */
 
 static void give(struct onnx_node *n, int k, struct onnx_value *v)

@@ -87,6 +87,8 @@ attend_tensor at_onnx_value_tensor(struct onnx_node *n, struct onnx_value *v);
 /* Integers of input k, which must be known: into out, at most ONNX_MAX_INTS; returns how many, or
  * -1 and it is recorded. */
 int at_onnx_known(struct onnx_node *n, int k, int64_t *out);
+/* The one integer of input k; false: recorded. */
+bool at_onnx_known_one(struct onnx_node *n, int k, int64_t *out);
 /* Element i of a known value. */
 double at_onnx_number(const struct onnx_value *v, int64_t i);
 int64_t at_onnx_integer(const struct onnx_value *v, int64_t i);

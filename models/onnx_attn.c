@@ -129,9 +129,12 @@ static attend_tensor mask_of(struct onnx_node *n, int k, int64_t total)
 {
     attend_shape s = n->in[k]->shape;
     attend_tensor mask = at_onnx_use_rounded(n, k);
-    if (s.rank < 1 || s.dim[s.rank - 1] >= total || at_onnx_failed(n))
-        return mask;
     attend_type type = attend_tensor_type(mask);
+    if (!at_onnx_failed(n) && (type == ATTEND_I32 || s.rank < 1))
+        at_onnx_fail(n, ATTEND_EINVAL, "the mask is %s of rank %d, wants bool or float, at least 1",
+                     attend_type_name(n->in[k]->type), s.rank);
+    if (at_onnx_failed(n) || s.dim[s.rank - 1] >= total)
+        return mask;
     s.dim[s.rank - 1] = total - s.dim[s.rank - 1];
     attend_tensor hidden = at_onnx_fill(n, type, s, type == ATTEND_BOOL ? 0 : -(double)INFINITY);
     return at_onnx_concat2(n, mask, hidden, s.rank - 1);
@@ -332,7 +335,7 @@ void at_onnx_microsoft_rotary(struct onnx_node *n)
     if (heads < 1 && s->rank == 3)
         heads = s->dim[2] / (2 * c->dim[1]);
     if (n->in[1]->shape.rank == 1) {
-        if (at_onnx_known(n, 1, &start) != 1)
+        if (!at_onnx_known_one(n, 1, &start))
             return;
         int64_t rows = s->dim[s->rank - 2];
         int32_t *at = at_onnx_alloc(n, rows, sizeof *at);
@@ -494,7 +497,7 @@ static bool read_caches(struct onnx_node *n, const struct problem *p, struct cac
         at_onnx_fail(n, ATTEND_EINVAL, "only one of past_key and past_value is given");
     if (at_onnx_given(n, GQA_PAST_K))
         room = n->in[GQA_PAST_K]->shape.rank == 4 ? n->in[GQA_PAST_K]->shape.dim[2] : -1;
-    if (at_onnx_known(n, TOTAL, &c->total) != 1 || at_onnx_known(n, LENGTHS, last) != c->batch ||
+    if (!at_onnx_known_one(n, TOTAL, &c->total) || at_onnx_known(n, LENGTHS, last) != c->batch ||
         room < 0) {
         at_onnx_fail(n, ATTEND_EINVAL,
                      "seqlens_k, total_sequence_length or past_key is of a wrong shape");

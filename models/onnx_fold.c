@@ -228,11 +228,9 @@ static void fold_constant_of_shape(struct onnx_node *n)
 static void fold_range(struct onnx_node *n)
 {
     int64_t start, limit, step, count = 0;
-    if (at_onnx_known(n, 0, &start) != 1 || at_onnx_known(n, 1, &limit) != 1 ||
-        at_onnx_known(n, 2, &step) != 1) {
-        at_onnx_fail(n, ATTEND_EINVAL, "wants three numbers");
+    if (!at_onnx_known_one(n, 0, &start) || !at_onnx_known_one(n, 1, &limit) ||
+        !at_onnx_known_one(n, 2, &step))
         return;
-    }
     __int128 span = (__int128)limit - start;
     if (step == 0)
         at_onnx_fail(n, ATTEND_EINVAL, "the step is 0");
@@ -297,10 +295,10 @@ static void fold_slice(struct onnx_node *n)
 {
     int64_t start, end, step = 1, axis = 0;
     struct ints a;
-    if (n->opset < 10 || n->nin < 3 || at_onnx_known(n, 1, &start) != 1 ||
-        at_onnx_known(n, 2, &end) != 1 || n->in[0]->shape.rank != 1 || !load(n, 0, &a) ||
-        (at_onnx_given(n, 3) && at_onnx_known(n, 3, &axis) != 1) ||
-        (at_onnx_given(n, 4) && at_onnx_known(n, 4, &step) != 1) || step != 1) {
+    if (n->opset < 10 || n->nin < 3 || !at_onnx_known_one(n, 1, &start) ||
+        !at_onnx_known_one(n, 2, &end) || n->in[0]->shape.rank != 1 || !load(n, 0, &a) ||
+        (at_onnx_given(n, 3) && !at_onnx_known_one(n, 3, &axis)) ||
+        (at_onnx_given(n, 4) && !at_onnx_known_one(n, 4, &step)) || step != 1) {
         at_onnx_fail(n, ATTEND_EUNSUPPORTED, "of integers other than in one run of a vector");
         return;
     }

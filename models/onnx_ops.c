@@ -588,7 +588,8 @@ static void build_concat(struct onnx_node *n)
             count = 1;
         }
     }
-    give_like(n, count > 1 ? attend_graph_concat(n->g, part, count, axis) : part[0]);
+    if (!at_onnx_failed(n))
+        give_like(n, count > 1 ? attend_graph_concat(n->g, part, count, axis) : part[0]);
 }
 
 static void build_split(struct onnx_node *n)

@@ -309,6 +309,12 @@ static void test_known(void)
     refused(17, ATTEND_ELIMIT, "node 'r' (Range): 1048577 integers; at most 1048576 are worked out",
             "a range past all sizes");
     ends();
+    constant("a", GEN_ONNX_I64, 1, DIMS(2), DIMS(0, 1), 16);
+    constant("b", GEN_ONNX_I64, 0, NULL, DIMS(9), 8);
+    node("Range r a,b,b y");
+    refused(17, ATTEND_EINVAL, "node 'r' (Range): 'a' has 2 numbers, wants one",
+            "two numbers for one");
+    ends();
     constant("a", GEN_ONNX_I64, 1, DIMS(1), DIMS(9), 8);
     node("Gather g x,a y");
     refused(17, ATTEND_EINVAL, "node 'g' (Gather): index 9 of an axis of extent 2",
