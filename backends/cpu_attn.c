@@ -19,12 +19,6 @@
 #define MIN_CHUNK 1024 /* keys */
 #define TANH 8         /* multiply-adds that an additive score's tanh is worth */
 
-/* What prepare makes of the expressions. */
-struct at_programs {
-    struct at_expr_program score, mask;
-    int64_t scratch; /* bytes, of either */
-};
-
 /* What bind leaves for run, in the exec; the arrays follow it. */
 struct schedule {
     struct at_attn a;
@@ -102,18 +96,18 @@ static int compile(const struct at_expr *x, const struct at_expr_box *box, struc
 }
 
 /* The expressions as programs, for wherever the variables of a run can be. */
-static int prepare_programs(attend_plan *plan, struct at_step *s, const struct extent *x,
-                            struct at_err *e)
+int at_cpu_attn_programs(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     const struct at_attention *a = &s->p->attention;
+    struct extent x = extents(plan, s);
     if (!a->score && !a->mask)
         return 0;
     struct at_programs *p = at_plan_pack(plan, sizeof *p);
     if (!p)
         return at_fail(e, ATTEND_ENOMEM, "no memory for the expressions of attention");
-    const struct at_expr_box box = {.b = {0, x->seqs}, .h = {0, x->groups * x->ratio},
-                                    .i = {0, x->rows}, .j = {0, x->keys},
-                                    .sq = {0, x->rows}, .skv = {0, x->keys}};
+    const struct at_expr_box box = {.b = {0, x.seqs}, .h = {0, x.groups * x.ratio},
+                                    .i = {0, x.rows}, .j = {0, x.keys},
+                                    .sq = {0, x.rows}, .skv = {0, x.keys}};
     int status = compile(a->score, &box, &p->score, e);
     if (status == 0)
         status = compile(a->mask, &box, &p->mask, e);
@@ -148,7 +142,7 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
                at_round_up(x.seqs * 2 * (int64_t)sizeof(int64_t), AT_ALIGN) +
                at_round_up(items * (int64_t)sizeof(struct at_item), AT_ALIGN) +
                at_round_up(x.seqs * x.groups * (int64_t)sizeof(struct at_item), AT_ALIGN) + partial;
-    return prepare_programs(plan, s, &x, e);
+    return at_cpu_attn_programs(plan, s, e);
 }
 
 static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_why *why)

@@ -9,6 +9,12 @@
 
 #define AT_MAX_LANES 64 /* rows of a panel, or of the dots shape */
 
+/* What prepare makes of the expressions. */
+struct at_programs {
+    struct at_expr_program score, mask;
+    int64_t scratch; /* bytes, of either */
+};
+
 /* Packed rows of one sequence and KV group, which is what one thread takes at a time. */
 struct at_item {
     int32_t seq, group;
@@ -28,6 +34,9 @@ struct at_lanes {
     const struct at_programs *programs; /* of the expressions; NULL: none */
     void *steps;                        /* their scratch */
 };
+
+/* Makes programs of the expressions of s, if it has any: s->packed, and scratch is added. */
+int at_cpu_attn_programs(attend_plan *plan, struct at_step *s, struct at_err *e);
 
 /* Query heads of a KV group. */
 static inline int at_cpu_attn_ratio(const struct at_attn *a)

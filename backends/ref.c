@@ -19,6 +19,23 @@ static int run(struct attend_exec *x, const struct at_step *s)
     return at_ops[s->op].ref(x, s);
 }
 
+/* Is it one attention problem, which bind resolves? */
+static bool resolves(const struct at_step *s)
+{
+    return s->op == AT_ATTENTION || s->op == AT_MASK || s->op == AT_WEIGHTS;
+}
+
+static int weights_scratch(const attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    int64_t keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], 2).max;
+    if (s->in[AT_IN_TABLE] >= 0)
+        keys = at_mul_size(keys, at_plan_range(plan, s->rows, s->in[AT_IN_TABLE], 1).max);
+    s->scratch = at_ref_weights_scratch(&s->p->attention.weights, keys);
+    if (s->scratch < 0)
+        return at_fail(e, ATTEND_ELIMIT, "weights: %lld keys are too many", (long long)keys);
+    return 0;
+}
+
 /* Scratch for matmul; for attention and mask the resolved problem lies in the exec: struct at_attn,
  * then its sequences. */
 static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
@@ -30,17 +47,17 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
         if (s->scratch < 0)
             return at_fail(e, ATTEND_ELIMIT, "matmul: rows of %lld elements are too long",
                            (long long)k);
-    } else if (s->op == AT_ATTENTION || s->op == AT_MASK) {
+    } else if (resolves(s)) {
         s->state = (int64_t)sizeof(struct at_attn) +
                    at_attn_max_seqs(plan, s) * (int64_t)sizeof(struct at_seq);
     }
-    return 0;
+    return s->op == AT_WEIGHTS ? weights_scratch(plan, s, e) : 0;
 }
 
 static int bind(struct attend_exec *x, const struct at_step *s)
 {
     struct at_attn *a = at_step_state(x, s);
-    if (s->op != AT_ATTENTION && s->op != AT_MASK)
+    if (!resolves(s))
         return 0;
     return at_attn_resolve(x, s, a, (struct at_seq *)(a + 1));
 }

@@ -424,6 +424,35 @@ ATTEND_API attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q
                                                 attend_tensor v, const attend_attention_opts *opts,
                                                 attend_tensor *lse);
 
+/* The weights p = exp(s - lse) of an attention, by a second pass over q and k, with that attention's own
+ * LSE (B, H, Sq) and options: all of them, or what fits in memory where Sq x Skv does not.  A weight is 0
+ * where the key is hidden; a row sums to 1, to less with a sink, and to 0 where nothing is visible.
+ * Dropout is not applied.  For some heads, give slices of q, k and lse. */
+typedef enum attend_weights_mode {
+    ATTEND_WEIGHTS_DENSE = 0,   /* (B, H, Sq, Skv) */
+    ATTEND_WEIGHTS_ROWS = 1,    /* of rows first <= i < end: (B, H, end - first, Skv) */
+    ATTEND_WEIGHTS_COLUMNS = 2, /* sums over the rows, (B, H, Skv): what each key is given in all */
+    ATTEND_WEIGHTS_TOPK = 3,    /* (B, H, Sq, k): the largest k of each row, falling, equal ones by key */
+    ATTEND_WEIGHTS_POOL = 4     /* (B, H, rows, cols): a map of rows x cols cells, below */
+} attend_weights_mode;
+typedef struct attend_weights_opts {
+    size_t size;
+    attend_weights_mode mode;
+    int64_t first, end; /* of ROWS */
+    int64_t k;          /* of TOPK, at most 65536 */
+    int64_t rows, cols; /* of POOL: cell (r, c) has rows from floor(r Sq / rows) up to those of cell r + 1,
+                         * and keys likewise; it holds the sum over its keys of the mean over its rows, so
+                         * that a row of cells sums to what a row of weights does */
+} attend_weights_opts;
+ATTEND_API void attend_weights_opts_init(attend_weights_opts *opts);
+/* index, where not NULL, receives int32 (B, H, Sq, k), the keys of TOPK, and none in other modes.  Where a
+ * row sees fewer keys, the rest is 0 and -1.  Not of packed sequences. */
+ATTEND_API attend_tensor attend_graph_attention_weights(attend_graph *g, attend_tensor q,
+                                                        attend_tensor k, attend_tensor lse,
+                                                        const attend_attention_opts *opts,
+                                                        const attend_weights_opts *kept,
+                                                        attend_tensor *index);
+
 /* Additive attention (Bahdanau et al. 2015), with its projections: scores va . tanh(wq q + wk k).
  * q (B, Sq, Dq), k (B, Skv, Dk), v (B, Skv, Dv), wq (A, Dq), wk (A, Dk), va (A) -> f32 (B, Sq, Dv), lse
  * (B, 1, Sq).  With packed sequences q (T, Dq), k (T, Dk), v (T, Dv), and lse (1, T).  opts->additive is

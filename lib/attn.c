@@ -285,9 +285,13 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
     a->dropout = at_dropout_of(p->dropout, p->seed, p->offset);
     a->q = rows4(at_in(x, s, AT_IN_Q), packed);
     a->k = rows4(at_in(x, s, AT_IN_K), packed && !table);
-    a->v = rows4(at_in(x, s, AT_IN_V), packed && !table);
-    a->o = rows4(at_out(x, s, 0), packed);
-    a->lse = lse3(at_out(x, s, 1));
+    if (s->op == AT_WEIGHTS) {
+        a->lse = lse3(at_in(x, s, AT_IN_LSE));
+    } else {
+        a->v = rows4(at_in(x, s, AT_IN_V), packed && !table);
+        a->o = rows4(at_out(x, s, 0), packed);
+        a->lse = lse3(at_out(x, s, 1));
+    }
     a->bias = rank4(at_in(x, s, AT_IN_BIAS));
     a->mask = rank4(at_in(x, s, AT_IN_MASK));
     a->score_expr = p->score;
@@ -314,6 +318,7 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
         a->table = table->data;
         a->table_stride = table->stride[0];
         a->page = nk;
+        a->pages = table->shape[1];
         nk *= table->shape[1];
         if (status == 0 && table->shape[1] > 1 && table->stride[1] != 1)
             status = refuse(&r, "a row of block_table must be contiguous");

@@ -82,6 +82,7 @@ enum at_opcode {
     AT_MASK,
     AT_SOFTMAX,
     AT_ATTENTION,
+    AT_WEIGHTS,
     AT_MERGE,
     AT_RMS_NORM,
     AT_LAYER_NORM,
@@ -111,6 +112,7 @@ enum at_attention_in {
     AT_IN_Q, /* of AT_MASK: the scores */
     AT_IN_K,
     AT_IN_V,
+    AT_IN_LSE = AT_IN_V, /* of AT_WEIGHTS */
     AT_IN_BIAS, /* float mask */
     AT_IN_MASK, /* bool mask */
     AT_IN_KV_USED,
@@ -175,6 +177,10 @@ union at_params {
         float dropout;
         uint32_t offset;
         uint64_t seed;
+        struct at_weights { /* of AT_WEIGHTS */
+            attend_weights_mode mode;
+            int64_t first, end, k, rows, cols;
+        } weights;
     } attention;
 };
 
@@ -345,7 +351,7 @@ struct at_attn {
     int64_t nseq;
     const struct at_seq *seq;
     const int32_t *table; /* paged: k and v are (P, G, page, D); entry kb * table_stride + j / page */
-    int64_t table_stride, page;
+    int64_t table_stride, page, pages; /* pages: the most of a sequence */
     struct at_view k_scale, v_scale; /* (P, G); P may be broadcast; no data: 1 */
     const struct at_expr *score_expr, *mask_expr; /* NULL: none */
     struct at_view capture[AT_MAX_CAPTURES];      /* what they index */
@@ -369,8 +375,28 @@ static inline int64_t at_key_place(const struct at_attn *a, const struct at_seq 
     *row = j % a->page;
     return at_min(a->page - *row, s->nk - j);
 }
+/* Keys that there is room for, used or not; of sequences that are not packed. */
+static inline int64_t at_attn_keys(const struct at_attn *a)
+{
+    return a->table ? a->page * a->pages : a->k.shape[2];
+}
+/* Pooled weights: where cell c of `cells` begins among n rows or keys, and the cell of one of them. */
+static inline int64_t at_weights_edge(int64_t c, int64_t n, int64_t cells)
+{
+    return n / cells * c + n % cells * c / cells; /* floor(c n / cells) */
+}
+static inline int64_t at_weights_cell(int64_t j, int64_t n, int64_t cells)
+{
+    int64_t c = (int64_t)((double)j * (double)cells / (double)n); /* about */
+    while (at_weights_edge(c + 1, n, cells) <= j)
+        c++;
+    while (at_weights_edge(c, n, cells) > j)
+        c--;
+    return c;
+}
 /* Fills a from the bound tensors of s; seq has room for at_attn_max_seqs.  Checks lengths, prefix
- * sums and offsets.  Also serves AT_MASK, where q is the scores. */
+ * sums and offsets.  Also serves AT_MASK, where q is the scores, and AT_WEIGHTS, where lse is read and v
+ * and o are not there. */
 int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn *a,
                     struct at_seq *seq);
 int64_t at_attn_max_seqs(const struct attend_plan *plan, const struct at_step *s);

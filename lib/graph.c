@@ -490,9 +490,11 @@ static bool copy_exprs(attend_graph *c, const attend_graph *g)
             return false;
         for (int i = 0; i < c->nnode; i++) {
             struct at_attention *p = &c->node[i].p.attention;
-            if (c->node[i].op == AT_ATTENTION && p->score == g->expr[k])
+            if (c->node[i].op != AT_ATTENTION && c->node[i].op != AT_WEIGHTS)
+                continue;
+            if (p->score == g->expr[k])
                 p->score = copy;
-            if (c->node[i].op == AT_ATTENTION && p->mask == g->expr[k])
+            if (p->mask == g->expr[k])
                 p->mask = copy;
         }
     }

@@ -942,6 +942,8 @@ attend_tensor attend_graph_reshape(attend_graph *g, attend_tensor a, attend_shap
 
 /* ---- attention ---- */
 
+#define MAX_TOP 65536 /* weights of a row, in their order */
+
 static void mask_inputs(attend_graph *g, const attend_mask_opts *m, int *in, struct at_visible *v)
 {
     int mask = maybe(g, m->mask, "the mask");
@@ -1076,11 +1078,51 @@ static int check_pages(attend_graph *g, struct at_node *n, bool packed, int64_t 
     return g->err.status;
 }
 
+/* What is kept of weights (B, H, Sq, Skv) = scores, once q and k are checked as attention's. */
+static int weights_results(attend_graph *g, struct at_node *n, bool packed, const int64_t *scores)
+{
+    const struct at_weights *p = &n->p.attention.weights;
+    int64_t out[4];
+    memcpy(out, scores, sizeof out);
+    if (packed)
+        return at_graph_fail(g, n, ATTEND_EUNSUPPORTED, "weights of packed sequences: take one at a time");
+    if (want_type(g, n, AT_IN_LSE, ATTEND_F32, "lse") < 0 ||
+        want_shape(g, n, AT_IN_LSE, 3, scores, "lse") < 0)
+        return -1;
+    switch (p->mode) {
+    case ATTEND_WEIGHTS_DENSE:
+        return result(g, n, ATTEND_F32, 4, out);
+    case ATTEND_WEIGHTS_ROWS:
+        out[2] = p->end - p->first;
+        if (p->first < 0 || out[2] < 0 || p->end > at_dim_min(&g->dims, scores[2]))
+            return at_graph_fail(g, n, ATTEND_EINVAL, "rows %lld to %lld of %lld", (long long)p->first,
+                                 (long long)p->end, (long long)at_dim_min(&g->dims, scores[2]));
+        return result(g, n, ATTEND_F32, 4, out);
+    case ATTEND_WEIGHTS_COLUMNS:
+        out[2] = scores[3];
+        return result(g, n, ATTEND_F32, 3, out);
+    case ATTEND_WEIGHTS_TOPK:
+        out[3] = p->k;
+        if (p->k < 1 || p->k > MAX_TOP)
+            return at_graph_fail(g, n, ATTEND_EINVAL, "the largest %lld of a row, wants 1 to %d",
+                                 (long long)p->k, MAX_TOP);
+        return result(g, n, ATTEND_F32, 4, out) < 0 ? -1 : result(g, n, ATTEND_I32, 4, out);
+    case ATTEND_WEIGHTS_POOL:
+        out[2] = p->rows;
+        out[3] = p->cols;
+        if (p->rows < 1 || p->cols < 1 || p->rows > INT32_MAX || p->cols > INT32_MAX)
+            return at_graph_fail(g, n, ATTEND_EINVAL, "a map of %lld x %lld cells, wants 1 or more",
+                                 (long long)p->rows, (long long)p->cols);
+        return result(g, n, ATTEND_F32, 4, out);
+    }
+    return at_graph_fail(g, n, ATTEND_EINVAL, "mode %d of weights, which is none", (int)p->mode);
+}
+
 static int infer_attention(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     (void)shape;
     const struct at_tensor *q = input(g, n, AT_IN_Q), *k = input(g, n, AT_IN_K),
-                           *v = input(g, n, AT_IN_V);
+                           *v = input(g, n, n->op == AT_WEIGHTS ? AT_IN_K : AT_IN_V);
     bool packed = n->in[AT_IN_Q_LENS] >= 0, paged = n->in[AT_IN_TABLE] >= 0;
     int rank = packed ? 3 : 4, krank = packed && !paged ? 3 : 4, heads = 1, row = packed ? 0 : 2,
         krow = krank == 3 ? 0 : 2, last = rank - 1;
@@ -1147,6 +1189,8 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
     if (!(p->dropout >= 0 && p->dropout < 1))
         return at_graph_fail(g, n, ATTEND_EINVAL, "dropout is %g, wants 0 or more and less than 1",
                              (double)p->dropout);
+    if (n->op == AT_WEIGHTS)
+        return weights_results(g, n, packed, scores);
     int64_t o[4], l[3];
     memcpy(o, q->shape, sizeof o);
     o[last] = dv;
@@ -1170,6 +1214,12 @@ static double flops_attention(const attend_graph *g, const struct at_node *n, co
     double rows = product(g, n->in[AT_IN_Q], sym) / (double)q->shape[q->rank - 1];
     double d = (double)(q->shape[q->rank - 1] + g->tensor[n->out[0]].shape[q->rank - 1]);
     return 2 * rows * keys * d * (n->p.attention.visible.causal ? 0.5 : 1);
+}
+
+static double flops_weights(const attend_graph *g, const struct at_node *n, const int64_t *sym)
+{
+    double keys = product(g, n->in[AT_IN_K], sym) / (double)input(g, n, AT_IN_K)->shape[1];
+    return 2 * product(g, n->in[AT_IN_LSE], sym) * keys;
 }
 
 void attend_attention_opts_init(attend_attention_opts *opts)
@@ -1228,22 +1278,19 @@ static void read_expressions(attend_graph *g, const attend_attention_opts *o, in
         p->mask = read_expression(g, &n, false, o->mask_expr, o, in);
 }
 
-attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_tensor k,
-                                     attend_tensor v, const attend_attention_opts *opts,
-                                     attend_tensor *lse)
+/* The inputs of attention, of which the third is v, or of weights, lse; and their parameters. */
+static union at_params attention_inputs(attend_graph *g, attend_tensor q, attend_tensor k,
+                                        attend_tensor third, const attend_attention_opts *opts, int *in)
 {
     attend_attention_opts o;
-    int in[AT_IN_COUNT];
     union at_params p = {0};
-    if (lse)
-        *lse = attend_none();
-    memset(in, -1, sizeof in);
+    memset(in, -1, AT_IN_COUNT * sizeof *in);
     attend_attention_opts_init(&o);
     if (opts)
         memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
     in[AT_IN_Q] = at_graph_use(g, q, "q");
     in[AT_IN_K] = at_graph_use(g, k, "k");
-    in[AT_IN_V] = at_graph_use(g, v, "v");
+    in[AT_IN_V] = at_graph_use(g, third, "v or lse");
     in[AT_IN_ALIBI] = maybe(g, o.alibi, "alibi");
     in[AT_IN_SINKS] = maybe(g, o.sinks, "sinks");
     in[AT_IN_Q_LENS] = maybe(g, o.q_lens, "q_lens");
@@ -1259,9 +1306,41 @@ attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_te
     p.attention.dropout = o.dropout;
     p.attention.offset = o.offset;
     p.attention.seed = o.seed;
+    return p;
+}
+
+attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_tensor k,
+                                     attend_tensor v, const attend_attention_opts *opts,
+                                     attend_tensor *lse)
+{
+    int in[AT_IN_COUNT];
+    union at_params p = attention_inputs(g, q, k, v, opts, in);
     attend_tensor out = append(g, AT_ATTENTION, in, AT_IN_COUNT, &p, NULL);
-    if (lse && out.graph)
-        *lse = (attend_tensor){g, g->node[g->nnode - 1].out[1]};
+    if (lse)
+        *lse = out.graph ? (attend_tensor){g, g->node[g->nnode - 1].out[1]} : out;
+    return out;
+}
+
+void attend_weights_opts_init(attend_weights_opts *opts)
+{
+    *opts = (attend_weights_opts){.size = sizeof *opts, .k = 1, .rows = 1, .cols = 1};
+}
+
+attend_tensor attend_graph_attention_weights(attend_graph *g, attend_tensor q, attend_tensor k,
+                                             attend_tensor lse, const attend_attention_opts *opts,
+                                             const attend_weights_opts *kept, attend_tensor *index)
+{
+    int in[AT_IN_COUNT];
+    attend_weights_opts w;
+    attend_weights_opts_init(&w);
+    if (kept)
+        memcpy(&w, kept, kept->size < sizeof w ? kept->size : sizeof w);
+    union at_params p = attention_inputs(g, q, k, lse, opts, in);
+    p.attention.weights = (struct at_weights){w.mode, w.first, w.end, w.k, w.rows, w.cols};
+    attend_tensor out = append(g, AT_WEIGHTS, in, AT_IN_COUNT, &p, NULL);
+    const struct at_node *n = out.graph ? &g->node[g->nnode - 1] : NULL;
+    if (index)
+        *index = n && n->nout > 1 ? (attend_tensor){g, n->out[1]} : attend_none();
     return out;
 }
 
@@ -1311,6 +1390,7 @@ const struct at_op at_ops[AT_OP_COUNT] = {
     [AT_SOFTMAX]   = {"softmax",    1, 1, false, infer_rows,      NULL,            at_ref_softmax},
     [AT_ATTENTION] = {"attention",  3, AT_IN_COUNT, false, infer_attention, flops_attention, at_ref_attention},
     [AT_MERGE]     = {"merge",      4, 4, false, infer_merge,     NULL,            at_ref_merge},
+    [AT_WEIGHTS]   = {"weights",    3, AT_IN_COUNT, false, infer_attention, flops_weights, at_ref_weights},
     [AT_RMS_NORM]  = {"rms_norm",   1, 2, false, infer_norm,      NULL,            at_ref_rms_norm},
     [AT_LAYER_NORM]= {"layer_norm", 1, 3, false, infer_norm,      NULL,            at_ref_layer_norm},
     [AT_SILU]      = {"silu",       1, 1, false, infer_unary,     NULL,            at_ref_silu},

@@ -17,6 +17,7 @@ int at_ref_mask(struct attend_exec *x, const struct at_step *s);
 int at_ref_softmax(struct attend_exec *x, const struct at_step *s);
 int at_ref_attention(struct attend_exec *x, const struct at_step *s);
 int at_ref_merge(struct attend_exec *x, const struct at_step *s);
+int at_ref_weights(struct attend_exec *x, const struct at_step *s);
 int at_ref_rms_norm(struct attend_exec *x, const struct at_step *s);
 int at_ref_layer_norm(struct attend_exec *x, const struct at_step *s);
 int at_ref_silu(struct attend_exec *x, const struct at_step *s);
@@ -34,6 +35,8 @@ int at_ref_concat(struct attend_exec *x, const struct at_step *s);
 int at_ref_cast(struct attend_exec *x, const struct at_step *s);
 int at_ref_copy(struct attend_exec *x, const struct at_step *s);
 
+/* Bytes that at_ref_weights needs a slot. */
+int64_t at_ref_weights_scratch(const struct at_weights *p, int64_t keys);
 /* Bytes that at_ref_matmul needs a slot where rows of a have at most k elements. */
 int64_t at_ref_matmul_scratch(int64_t k);
 

@@ -14,7 +14,7 @@ static int check_host_read(attend_graph *g, const struct at_node *n)
                 {AT_IN_Q_LENS, "q_lens"},
                 {AT_IN_KV_LENS, "kv_lens"},
                 {AT_IN_TABLE, "block_table"}};
-    if (n->op != AT_ATTENTION && n->op != AT_MASK)
+    if (n->op != AT_ATTENTION && n->op != AT_MASK && n->op != AT_WEIGHTS)
         return 0;
     for (int i = 0; i < AT_LEN(read); i++) {
         int t = n->in[read[i].k];

@@ -15,6 +15,7 @@
 #include "k_attn.h"
 #include "k_additive.h"
 #include "k_dropout.h"
+#include "k_weights.h"
 #include "k_dots.h"
 #include "k_expr.h"
 #include "k_gemm.h"
@@ -41,6 +42,8 @@ const struct at_simd AT_SIMD_TABLE = {
     .scores_softmax = scores_softmax,
     .accumulate = accumulate,
     .dropout = dropout,
+    .weights = weights,
+    .next_above = next_above,
     .merge = merge,
     .finish = finish,
     .dots_pack_q = dots_pack_q,

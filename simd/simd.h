@@ -138,6 +138,10 @@ struct at_simd {
      * of hidden keys stay. */
     void (*dropout)(float *st, int64_t stride, int n, int64_t j0, int64_t j1,
                     const struct at_dropout *d, const uint32_t *i, const uint32_t *bh);
+    /* st[j0 .. j0+n): scores to weights e^(scale s - lse[row]), and 0 for -INFINITY. */
+    void (*weights)(float *st, int64_t j0, int64_t n, const float *lse, float scale);
+    /* The first key of [j, end) with a score above floor[row] in some row, or end. */
+    int64_t (*next_above)(const float *st, int64_t j, int64_t end, const float *floor);
     /* Folds `other` (keys after those of state) into state. */
     void (*merge)(float *state, const float *other, int64_t dv, float scale);
     /* out[r][0 .. dv) = acc / l, for each out[r] that is not NULL; type f32, f16 or bf16.  sink, or

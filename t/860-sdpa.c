@@ -404,6 +404,10 @@ static const struct refusal {
     {"sdpa " DENSE "--q-lens a.npy", 2, "--q-lens and --kv-lens need each other"},
     {"sdpa " DENSE "--block-table a.npy", 2, "--block-table and --block-size need each other"},
     {"sdpa " DENSE "--block-table a.npy --block-size 4", 2, "--block-table needs --kv-used"},
+    {"sdpa " DENSE "--weights-topk 3", 2, "--weights-topk needs --weights"},
+    {"sdpa " DENSE "--weights w --weights-rows 3", 2, "--weights-rows: \"3\" is not I0:I1"},
+    {"sdpa " DENSE "--weights w --weights-rows 3:2", 2, "--weights-rows: \"3:2\" is not I0:I1"},
+    {"sdpa " DENSE "--weights w --weights-topk 3 --weights-pool 2,2", 2, "one of them"},
     {"sdpa " DENSE "--additive a,b", 2, "--additive: \"a,b\" is not three files"},
     {"sdpa " DENSE "--additive a,b,c,d", 2, "--additive: \"a,b,c,d\" is not three files"},
     {"sdpa " DENSE "--additive a,b,c --layout bshd", 2, "--additive takes tensors of batch, sequence"},
@@ -411,7 +415,6 @@ static const struct refusal {
     {"plan attention:f32:b1", 2, "attend plan: \"attention:f32:b1\": \"b1\" are not sizes"},
     {"devices more", 2, "attend devices: what is \"more\"?"},
     /* not in this version, but not ignored either */
-    {"sdpa " DENSE "--score 'score + 1'", 1, "attend sdpa: --score: this version cannot"},
     {"sdpa " DENSE "--dropout 1", 2, "--dropout: \"1\" is not a finite number from 0"},
     {"sdpa " DENSE "--precision tf32", 1, "attend sdpa: --precision: this version cannot"},
     /* files */

@@ -34,10 +34,11 @@ static const struct cmd_flag flags[] = {
     {"--mask-expr", "EXPR", "row i sees key j only where it holds: \"j <= i && i - j < 256\"", NULL},
     {"--let", "NAME=FILE.npy", "a tensor that expressions index: NAME[i], NAME[h, i - j]; repeatable", NULL},
     {"--additive", "WQ.npy,WK.npy,VA.npy", "score = VA . tanh(WQ q + WK k); tensors are B,S,D", NULL},
-    {"--weights", "W.npy", "the weights", "write attention weights"},
-    {"--weights-rows", "I0:I1", "some rows of them", "write attention weights"},
-    {"--weights-topk", "K", "the largest of them", "write attention weights"},
-    {"--weights-pool", "R,C", "their means over blocks", "write attention weights"},
+    {"--weights", "W.npy", "the weights: B,H,Sq,Skv, or by one of the next", NULL},
+    {"--weights-rows", "I0:I1", "those of rows I0 to I1 - 1", NULL},
+    {"--weights-columns", NULL, "their sums over rows: B,H,Skv", NULL},
+    {"--weights-topk", "K", "the largest K of each row: B,H,Sq,K; their keys go to W.idx.npy", NULL},
+    {"--weights-pool", "R,C", "B,H,R,C cells: sums over keys of means over rows", NULL},
     {"--dout", "DO.npy", "the gradient of O", "compute gradients"},
     {"--grads", "PREFIX", "where gradients go", "compute gradients"},
     {"--dropout", "P", "each weight is dropped with probability P, others are times 1/(1-P)", NULL},
@@ -75,11 +76,13 @@ static void build(attend_graph *g, const struct sdpa *s)
     sdpa_build_lets(g, s, capture);
     o.captures = capture;
     o.ncaptures = s->nlet;
-    bool want_lse = cmd_has(s->l, "--lse");
-    attend_tensor out = attend_graph_attention(g, q, k, v, &o, want_lse ? &lse : NULL);
+    bool want_lse = cmd_has(s->l, "--lse"), want_weights = cmd_has(s->l, "--weights");
+    attend_tensor out = attend_graph_attention(g, q, k, v, &o, want_lse || want_weights ? &lse : NULL);
     attend_graph_output(g, "o", out);
     if (want_lse)
         attend_graph_output(g, "lse", lse);
+    if (want_weights)
+        sdpa_build_weights(g, s, q, k, lse, &o);
 }
 
 static int run_exec(struct sdpa *s, attend_exec *exec)
@@ -144,7 +147,7 @@ static void print_json(const struct sdpa *s)
 static int write_outputs(const struct sdpa *s)
 {
     char err[320];
-    for (int i = SDPA_O; i <= SDPA_LSE; i++) {
+    for (int i = SDPA_O; i <= SDPA_W_INDEX; i++) {
         const struct sdpa_array *t = &s->t[i];
         if (t->a.data && attend_npy_write(t->file, &t->a, err, sizeof err) < 0)
             return cmd_fail(s->l, t->file, "%s", err);
@@ -180,6 +183,7 @@ static int run(const struct cmd_line *l)
     for (int i = 0; i < s.nlet; i++)
         attend_free(s.let[i].a.data);
     free(s.additive_files);
+    free(s.index_file);
     return status;
 }
 

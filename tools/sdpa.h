@@ -27,6 +27,8 @@ enum sdpa_tensor {
     SDPA_INPUTS,
     SDPA_O = SDPA_INPUTS,
     SDPA_LSE,
+    SDPA_W,
+    SDPA_W_INDEX,
     SDPA_TENSORS
 };
 
@@ -47,6 +49,8 @@ struct sdpa {
         int64_t stride[4];  /* then of each axis of `shape` */
     } t[SDPA_TENSORS];
     attend_attention_opts opts;
+    attend_weights_opts weights;
+    char *index_file; /* W.idx.npy */
     attend_type type, kv_type; /* of the computation */
     bool bshd, packed, paged, additive;
     char *additive_files; /* the value of --additive, cut at its commas */
@@ -67,7 +71,14 @@ int sdpa_read_files(struct sdpa *s);
 /* Expressions, and the tensors that they index (sdpa_expr.c). */
 int sdpa_read_lets(struct sdpa *s);
 void sdpa_build_lets(attend_graph *g, const struct sdpa *s, attend_capture *capture);
-/* Memory for O, in the layout of Q, and LSE. */
+/* Memory for O, in the layout of Q, LSE and weights. */
 int sdpa_make_outputs(struct sdpa *s);
+int sdpa_make_output(struct sdpa *s, int i, attend_type type, const attend_shape *shape);
+
+/* sdpa_weights.c: flags, graph and memory of --weights. */
+int sdpa_read_weights(struct sdpa *s);
+void sdpa_build_weights(attend_graph *g, const struct sdpa *s, attend_tensor q, attend_tensor k,
+                        attend_tensor lse, const attend_attention_opts *o);
+int sdpa_make_weights(struct sdpa *s);
 
 #endif

@@ -26,6 +26,8 @@ const struct sdpa_name sdpa_names[SDPA_TENSORS] = {
     [SDPA_V_SCALE] = {NULL,            "v_scale"    },
     [SDPA_O] = {"-o",            "o"          },
     [SDPA_LSE] = {"--lse",         "lse"        },
+    [SDPA_W] = {"--weights",     "w"          },
+    [SDPA_W_INDEX] = {"--weights",     "w_index"    },
 };
 
 /* "2 x 3 x 4" */
@@ -123,6 +125,9 @@ int sdpa_read_flags(struct sdpa *s)
         !cmd_int(l, "--seed", 0, INT64_MAX - 1, &seed))
         return CMD_WRONG;
     s->opts.seed = (uint64_t)seed;
+    status = sdpa_read_weights(s);
+    if (status != CMD_DONE)
+        return status;
     s->opts.mask.causal = cmd_has(l, "--causal");
     s->opts.mask.window_left = window[0];
     s->opts.mask.window_right = window[1];
@@ -521,14 +526,14 @@ int sdpa_read_files(struct sdpa *s)
     return status == CMD_DONE ? read_conditions(s) : status;
 }
 
-static int make_output(struct sdpa *s, int i, const attend_shape *shape)
+int sdpa_make_output(struct sdpa *s, int i, attend_type type, const attend_shape *shape)
 {
     struct sdpa_array *t = &s->t[i];
     int64_t n = 1;
     for (int d = 0; d < shape->rank; d++)
         n *= shape->dim[d];
     t->file = cmd_value(s->l, sdpa_names[i].flag);
-    t->a = (attend_array){.type = ATTEND_F32, .shape = *shape, .bytes = n * (int64_t)sizeof(float)};
+    t->a = (attend_array){.type = type, .shape = *shape, .bytes = n * (int64_t)attend_type_size(type)};
     t->a.data = malloc((size_t)t->a.bytes + 1);
     return t->a.data ? CMD_DONE : no_memory(s, t->file, t->a.bytes);
 }
@@ -541,14 +546,16 @@ int sdpa_make_outputs(struct sdpa *s)
     struct sdpa_array *o = &s->t[SDPA_O];
     attend_shape shape = s->t[SDPA_Q].a.shape;
     shape.dim[shape.rank - 1] = s->heads[0] ? heads * size : size;
-    int status = make_output(s, SDPA_O, &shape);
+    int status = sdpa_make_output(s, SDPA_O, ATTEND_F32, &shape);
     if (status == CMD_DONE && s->t[SDPA_Q].strided) {
         swap_axes(o, heads);
         set_strides(o);
     }
+    if (status == CMD_DONE)
+        status = sdpa_make_weights(s);
     if (status != CMD_DONE || !cmd_has(s->l, "--lse"))
         return status;
     attend_shape lse =
         s->packed ? ATTEND_SHAPE(heads, q->dim[0]) : ATTEND_SHAPE(q->dim[0], heads, q->dim[2]);
-    return make_output(s, SDPA_LSE, &lse);
+    return sdpa_make_output(s, SDPA_LSE, ATTEND_F32, &lse);
 }

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: MIT */
+/* Attention weights on the CPU: scores as attention computes them (cpu_attn.c), exp(s - lse), and
+ * what is kept of them before the next block of keys.  A work item is a panel of rows, a row of
+ * cells, or, for sums over rows, a block of keys: each result is made by one of them, in one order.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "cpu_attn.h"
+
+/* What bind leaves for run, and the sequences after it. */
+struct state {
+    struct at_attn a;
+    int64_t keys;
+};
+
+/* One item at work. */
+struct work {
+    const struct at_simd *t;
+    const struct state *d;
+    const struct at_attn *a;
+    const struct at_weights *p;
+    const struct at_view *out, *index;
+    struct at_item item;
+    struct at_lanes lanes;
+    const struct at_programs *programs; /* of expressions; NULL: none */
+    void *steps;                        /* their scratch */
+    float lse[AT_MAX_LANES];
+    float *q, *st, *k; /* scratch: packed queries, scores, keys that must be converted */
+    double *sum;       /* [heads of the group][keys of the block, or cells] */
+    float *score;      /* TOPK: [lane][k], falling */
+    int32_t *key;      /* of score */
+    int64_t count[AT_MAX_LANES];
+    float floor[AT_MAX_LANES]; /* the least score that still matters is above this */
+    int64_t row;               /* POOL: of cells */
+};
+
+static int64_t lane_lists(const struct at_simd *t, const struct at_weights *p)
+{
+    return p->mode == ATTEND_WEIGHTS_TOPK ? at_round_up(t->rows_per_panel * p->k, 16) : 0;
+}
+
+/* Doubles of w->sum. */
+static int64_t sums(const struct at_simd *t, const struct at_weights *p, int64_t ratio)
+{
+    return p->mode == ATTEND_WEIGHTS_COLUMNS ? ratio * t->keys_per_block
+           : p->mode == ATTEND_WEIGHTS_POOL  ? at_round_up(ratio * p->cols, 8)
+                                             : 0;
+}
+
+static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    const struct at_simd *t = at_cpu_kernels(s);
+    const struct at_tensor *q = &plan->graph->tensor[s->in[AT_IN_Q]],
+                           *k = &plan->graph->tensor[s->in[AT_IN_K]];
+    const struct at_weights *p = &s->p->attention.weights;
+    int64_t floats = at_cpu_attn_q_floats(t, q->shape[3], s->in[AT_IN_ADDITIVE] >= 0) +
+                     at_simd_block_floats(t) + at_simd_k_floats(t, q->shape[3]) +
+                     2 * lane_lists(t, p);
+    s->scratch = floats * (int64_t)sizeof(float) +
+                 sums(t, p, q->shape[1] / k->shape[1]) * (int64_t)sizeof(double);
+    s->state =
+        (int64_t)sizeof(struct state) + at_attn_max_seqs(plan, s) * (int64_t)sizeof(struct at_seq);
+    return at_cpu_attn_programs(plan, s, e);
+}
+
+static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    bool rows = at_cpu_has_rows(plan, s->in[AT_IN_Q]) && at_cpu_has_rows(plan, s->in[AT_IN_K]);
+    return at_need(why, rows, "a head's channels are not next to each other in memory");
+}
+
+static int bind(struct attend_exec *x, const struct at_step *s)
+{
+    struct state *d = at_step_state(x, s);
+    int status = at_attn_resolve(x, s, &d->a, (struct at_seq *)(d + 1));
+    d->keys = at_attn_keys(&d->a);
+    return status;
+}
+
+/* ---- scores ---- */
+
+/* Packed rows [first, first + n) of the item's group become the panel. */
+static void take_panel(struct work *w, int64_t first, int n)
+{
+    const struct at_attn *a = w->a;
+    int room = w->t->rows_per_panel;
+    w->lanes.stride = room;
+    at_cpu_attn_lanes(&w->lanes, a, &a->seq[w->item.seq], w->item.group, first, n, room);
+    w->lanes.programs = w->programs;
+    w->lanes.steps = w->steps;
+    at_cpu_attn_pack_q(w->t, a, &w->lanes, w->q);
+    for (int r = 0; r < room; r++) {
+        w->lse[r] = w->floor[r] = INFINITY; /* lanes without a row: weights are 0 */
+        if (r < n)
+            w->lse[r] = *(const float *)at_view_at(&a->lse, w->item.seq * a->lse.stride[0] +
+                                                                w->lanes.h[r] * a->lse.stride[1] +
+                                                                w->lanes.i[r] * a->lse.stride[2]);
+    }
+}
+
+/* fn for each block of keys that the panel sees any of in [begin, end): scores of keys [from, to),
+ * those of key j0 at w->st. */
+static void each_block(struct work *w, int64_t begin, int64_t end,
+                       void (*fn)(struct work *w, int64_t j0, int64_t from, int64_t to))
+{
+    const struct at_lanes *l = &w->lanes;
+    struct at_keys r =
+        at_key_range(&w->a->visible, &w->a->seq[w->item.seq], l->i[0], l->i[l->n - 1] + 1);
+    int64_t first = at_max(r.first, begin), last = at_min(r.end, end), size = w->t->keys_per_block;
+    for (int64_t j0 = first / size * size; j0 < last && first < last; j0 += size) {
+        int64_t from = at_max(j0, first), to = at_min(j0 + size, last);
+        struct at_rows k = at_cpu_attn_keys(w->t, w->a, &w->item, j0, from, to, w->k);
+        at_cpu_attn_scores(w->t, w->a, &w->item, l, w->q, &k, w->st, j0, from, to);
+        fn(w, j0, from, to);
+    }
+}
+
+static void to_weights(const struct work *w, int64_t j0, int64_t from, int64_t to)
+{
+    w->t->weights(w->st, from - j0, to - from, w->lse, at_cpu_attn_scale(w->a));
+}
+
+/* Row i of head h in the result. */
+static char *result_row(const struct work *w, const struct at_view *v, int64_t h, int64_t i)
+{
+    return at_view_at(v, w->item.seq * v->stride[0] + h * v->stride[1] + i * v->stride[2]);
+}
+
+/* ---- dense, rows ---- */
+
+static void put_dense(struct work *w, int64_t j0, int64_t from, int64_t to)
+{
+    to_weights(w, j0, from, to);
+    for (int r = 0; r < w->lanes.n; r++) {
+        float *row = (void *)result_row(w, w->out, w->lanes.h[r], w->lanes.i[r] - w->p->first);
+        for (int64_t j = from; j < to; j++)
+            row[j] = w->st[(j - j0) * w->lanes.stride + r];
+    }
+}
+
+static void dense(struct work *w)
+{
+    take_panel(w, w->item.first, (int)w->item.count);
+    for (int r = 0; r < w->lanes.n; r++)
+        memset(result_row(w, w->out, w->lanes.h[r], w->lanes.i[r] - w->p->first), 0,
+               (size_t)w->d->keys * sizeof(float));
+    each_block(w, 0, w->d->keys, put_dense);
+}
+
+/* ---- the largest of each row ---- */
+
+static void insert(struct work *w, int r, float score, int64_t j)
+{
+    float *s = w->score + r * w->p->k;
+    int32_t *key = w->key + r * w->p->k;
+    int64_t at = w->count[r] < w->p->k ? w->count[r]++ : w->p->k - 1;
+    for (; at > 0 && score > s[at - 1]; at--) {
+        s[at] = s[at - 1];
+        key[at] = key[at - 1];
+    }
+    s[at] = score;
+    key[at] = (int32_t)j;
+    if (w->count[r] == w->p->k)
+        w->floor[r] = s[w->p->k - 1];
+}
+
+static void keep_top(struct work *w, int64_t j0, int64_t from, int64_t to)
+{
+    int64_t j = from - j0, end = to - j0;
+    while ((j = w->t->next_above(w->st, j, end, w->floor)) < end) {
+        const float *s = w->st + j * w->lanes.stride;
+        for (int r = 0; r < w->lanes.n; r++)
+            if (s[r] > w->floor[r])
+                insert(w, r, s[r], j0 + j);
+        j++;
+    }
+}
+
+static void top(struct work *w)
+{
+    take_panel(w, w->item.first, (int)w->item.count);
+    for (int r = 0; r < w->lanes.n; r++) {
+        w->floor[r] = -INFINITY;
+        w->count[r] = 0;
+    }
+    each_block(w, 0, w->d->keys, keep_top);
+    double scale = (double)at_cpu_attn_scale(w->a);
+    for (int r = 0; r < w->lanes.n; r++) {
+        float *value = (void *)result_row(w, w->out, w->lanes.h[r], w->lanes.i[r]);
+        int32_t *index = (void *)result_row(w, w->index, w->lanes.h[r], w->lanes.i[r]);
+        for (int64_t e = 0; e < w->p->k; e++) {
+            bool some = e < w->count[r];
+            double s = some ? scale * (double)w->score[r * w->p->k + e] : -(double)INFINITY;
+            value[e] = some ? (float)exp(s - (double)w->lse[r]) : 0;
+            index[e] = some ? w->key[r * w->p->k + e] : -1;
+        }
+    }
+}
+
+/* ---- sums over rows ---- */
+
+/* The place of lane r among the heads of its group. */
+static int64_t head_of(const struct work *w, int r)
+{
+    return w->lanes.h[r] - (int64_t)w->item.group * at_cpu_attn_ratio(w->a);
+}
+
+/* All packed rows [first, end) of the group, a panel at a time. */
+static void each_panel(struct work *w, int64_t first, int64_t end, int64_t j0, int64_t j1,
+                       void (*fn)(struct work *w, int64_t j0, int64_t from, int64_t to))
+{
+    for (; first < end; first += w->t->rows_per_panel) {
+        take_panel(w, first, (int)at_min(w->t->rows_per_panel, end - first));
+        each_block(w, j0, j1, fn);
+    }
+}
+
+static void add_columns(struct work *w, int64_t j0, int64_t from, int64_t to)
+{
+    to_weights(w, j0, from, to);
+    for (int r = 0; r < w->lanes.n; r++) {
+        double *sum = w->sum + head_of(w, r) * w->t->keys_per_block;
+        for (int64_t j = from - j0; j < to - j0; j++)
+            sum[j] += (double)w->st[j * w->lanes.stride + r];
+    }
+}
+
+/* The item is a block of keys. */
+static void columns(struct work *w)
+{
+    int64_t ratio = at_cpu_attn_ratio(w->a), j0 = w->item.first, size = w->t->keys_per_block;
+    memset(w->sum, 0, (size_t)(ratio * size) * sizeof *w->sum);
+    each_panel(w, 0, w->a->seq[w->item.seq].nq * ratio, j0, j0 + w->item.count, add_columns);
+    for (int64_t e = 0; e < ratio; e++) {
+        float *row = (void *)result_row(w, w->out, w->item.group * ratio + e, 0);
+        for (int64_t j = 0; j < w->item.count; j++)
+            row[j0 + j] = (float)w->sum[e * size + j];
+    }
+}
+
+static void add_cells(struct work *w, int64_t j0, int64_t from, int64_t to)
+{
+    float sum[AT_MAX_LANES];
+    int64_t keys = w->d->keys, cols = w->p->cols, end;
+    to_weights(w, j0, from, to);
+    for (int64_t j = from, c = at_weights_cell(j, keys, cols); j < to; j = end, c++) {
+        end = at_min(to, at_weights_edge(c + 1, keys, cols));
+        memset(sum, 0, sizeof sum);
+        for (int64_t e = j; e < end; e++)
+            for (int r = 0; r < w->lanes.n; r++)
+                sum[r] += w->st[(e - j0) * w->lanes.stride + r];
+        for (int r = 0; r < w->lanes.n; r++)
+            w->sum[head_of(w, r) * cols + c] += (double)sum[r];
+    }
+}
+
+/* The item is a row of cells. */
+static void cells(struct work *w)
+{
+    int64_t ratio = at_cpu_attn_ratio(w->a), nq = w->a->seq[w->item.seq].nq, cols = w->p->cols;
+    int64_t i0 = at_weights_edge(w->item.first, nq, w->p->rows),
+            i1 = at_weights_edge(w->item.first + 1, nq, w->p->rows);
+    memset(w->sum, 0, (size_t)(ratio * cols) * sizeof *w->sum);
+    each_panel(w, i0 * ratio, i1 * ratio, 0, w->d->keys, add_cells);
+    for (int64_t e = 0; e < ratio; e++) {
+        float *row = (void *)result_row(w, w->out, w->item.group * ratio + e, w->item.first);
+        for (int64_t c = 0; c < cols; c++)
+            row[c] = i1 > i0 ? (float)(w->sum[e * cols + c] / (double)(i1 - i0)) : 0;
+    }
+}
+
+/* ---- run ---- */
+
+struct job {
+    struct attend_exec *x;
+    const struct at_step *s;
+    struct at_weights p;      /* first and end are those of all rows, unless some are chosen */
+    int64_t first, end, size; /* items of a (sequence, group): [first, end) in steps of size */
+};
+
+static void run_item(void *arg, int64_t index, int slot)
+{
+    const struct job *job = arg;
+    const struct state *d = at_step_state(job->x, job->s);
+    const struct at_simd *t = at_cpu_kernels(job->s);
+    int64_t each = at_ceil_div(job->end - job->first, job->size), pair = index / each;
+    struct work w = {.t = t,
+                     .d = d,
+                     .a = &d->a,
+                     .p = &job->p,
+                     .out = at_out(job->x, job->s, 0),
+                     .index = at_out(job->x, job->s, 1)};
+    w.item.seq = (int32_t)(pair / d->a.ng);
+    w.item.group = (int32_t)(pair % d->a.ng);
+    w.item.first = job->first + index % each * job->size;
+    w.item.count = at_min(job->size, job->end - w.item.first);
+    w.steps = at_slot_scratch(job->x, slot);
+    w.programs = job->s->packed;
+    w.sum = (double *)((char *)w.steps + (w.programs ? w.programs->scratch : 0));
+    w.q = (float *)(w.sum + sums(t, &job->p, at_cpu_attn_ratio(&d->a)));
+    w.st = w.q + at_cpu_attn_q_floats(t, d->a.dk, d->a.additive);
+    w.k = w.st + at_simd_block_floats(t);
+    w.score = w.k + at_simd_k_floats(t, d->a.dk);
+    w.key = (int32_t *)(w.score + lane_lists(t, &job->p));
+    switch (job->p.mode) {
+    case ATTEND_WEIGHTS_COLUMNS:
+        columns(&w);
+        break;
+    case ATTEND_WEIGHTS_POOL:
+        cells(&w);
+        break;
+    case ATTEND_WEIGHTS_TOPK:
+        top(&w);
+        break;
+    default:
+        dense(&w);
+    }
+}
+
+static int run(struct attend_exec *x, const struct at_step *s)
+{
+    const struct state *d = at_step_state(x, s);
+    const struct at_simd *t = at_cpu_kernels(s);
+    struct job job = {.x = x, .s = s, .p = s->p->attention.weights};
+    int64_t nq = d->a.q.shape[2], ratio = at_cpu_attn_ratio(&d->a);
+    double flops = 2 * (double)d->a.nseq * (double)(d->a.nh * nq) * (double)(d->keys * d->a.dk);
+    if (job.p.mode != ATTEND_WEIGHTS_ROWS) {
+        job.p.first = 0;
+        job.p.end = nq;
+    }
+    job.first = job.p.first * ratio;
+    job.end = job.p.end * ratio;
+    job.size = t->rows_per_panel;
+    if (job.p.mode == ATTEND_WEIGHTS_COLUMNS) {
+        job.first = 0;
+        job.end = d->keys;
+        job.size = t->keys_per_block;
+    } else if (job.p.mode == ATTEND_WEIGHTS_POOL) {
+        job.first = 0;
+        job.end = job.p.rows;
+        job.size = 1;
+    }
+    int64_t each = at_ceil_div(job.end - job.first, job.size);
+    return at_cpu_items(x, d->a.nseq * d->a.ng * each, flops, run_item, &job);
+}
+
+const struct at_row at_cpu_weights = {"weights", AT_WEIGHTS, accepts, prepare, bind, run};

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/* What attention weights mean: p_ij = exp(s_ij - lse_i), 0 where key j is hidden from row i, and
+ * what is kept of them. */
+#include <math.h>
+#include <string.h>
+
+#include "element.h"
+#include "ref.h"
+
+/* One row (or more) at work, and where its weights go. */
+struct weights {
+    struct attend_exec *x;
+    const struct at_attn *a;
+    const struct at_weights *p;
+    const struct at_view *out, *index;
+    int64_t keys; /* that there are, used or not */
+    double *sum;  /* scratch: of columns or cells, or the top of a row */
+};
+
+/* The scores of a row that are the largest, falling, equal ones by their key. */
+struct top {
+    double *score;
+    int64_t *key, n;
+};
+
+static double lse_of(const struct at_ref_row *r)
+{
+    const struct at_view *v = &r->a->lse;
+    return at_element_get(v->type, v->data,
+                          r->n * v->stride[0] + r->h * v->stride[1] + r->i * v->stride[2]);
+}
+
+/* fn for each visible key, in order. */
+static void each_key(const struct at_ref_row *r, void *arg,
+                     void (*fn)(void *arg, int64_t j, double score))
+{
+    double score[AT_REF_KEYS];
+    struct at_keys keys = at_key_range(&r->a->visible, r->seq, r->i, r->i + 1);
+    for (int64_t j = keys.first; j < keys.end; j += AT_REF_KEYS) {
+        int64_t count = at_min(AT_REF_KEYS, keys.end - j);
+        at_ref_scores(r, j, count, score);
+        for (int64_t e = 0; e < count; e++)
+            if (score[e] != -(double)INFINITY)
+                fn(arg, j + e, score[e]);
+    }
+}
+
+static int64_t place(const struct at_view *v, const struct at_ref_row *r, int64_t row, int64_t k)
+{
+    const int64_t *st = v->stride;
+    return r->n * st[0] + r->h * st[1] + row * st[2] + k * st[3];
+}
+
+static void put(const struct at_view *v, const struct at_ref_row *r, int64_t row, int64_t k,
+                double x)
+{
+    at_element_set(v->type, v->data, place(v, r, row, k), x);
+}
+
+/* ---- what is kept ---- */
+
+struct kept {
+    const struct weights *w;
+    const struct at_ref_row *r;
+    double lse;
+    int64_t row;
+    struct top top;
+};
+
+static void keep_dense(void *arg, int64_t j, double score)
+{
+    const struct kept *k = arg;
+    put(k->w->out, k->r, k->row, j, exp(score - k->lse));
+}
+
+static void dense_row(const struct weights *w, const struct at_ref_row *r)
+{
+    struct kept k = {.w = w, .r = r, .lse = lse_of(r), .row = r->i - w->p->first};
+    for (int64_t j = 0; j < w->out->shape[3]; j++)
+        put(w->out, r, k.row, j, 0);
+    each_key(r, &k, keep_dense);
+}
+
+static void keep_top(void *arg, int64_t j, double score)
+{
+    struct kept *k = arg;
+    struct top *t = &k->top;
+    int64_t most = k->w->p->k, at;
+    if (t->n == most && !(score > t->score[most - 1]))
+        return;
+    at = t->n < most ? t->n++ : most - 1;
+    for (; at > 0 && score > t->score[at - 1]; at--) {
+        t->score[at] = t->score[at - 1];
+        t->key[at] = t->key[at - 1];
+    }
+    t->score[at] = score;
+    t->key[at] = j;
+}
+
+static void top_row(const struct weights *w, const struct at_ref_row *r)
+{
+    struct kept k = {.w = w, .r = r, .lse = lse_of(r)};
+    k.top.score = w->sum;
+    k.top.key = (int64_t *)(w->sum + w->p->k);
+    each_key(r, &k, keep_top);
+    for (int64_t e = 0; e < w->p->k; e++) {
+        put(w->out, r, r->i, e, e < k.top.n ? exp(k.top.score[e] - k.lse) : 0);
+        ((int32_t *)w->index->data)[place(w->index, r, r->i, e)] =
+            e < k.top.n ? (int32_t)k.top.key[e] : -1;
+    }
+}
+
+static void keep_column(void *arg, int64_t j, double score)
+{
+    const struct kept *k = arg;
+    k->w->sum[j] += exp(score - k->lse);
+}
+
+static void keep_cell(void *arg, int64_t j, double score)
+{
+    const struct kept *k = arg;
+    k->w->sum[at_weights_cell(j, k->w->keys, k->w->p->cols)] += exp(score - k->lse);
+}
+
+/* Rows [i0, i1) of a head, added up in w->sum. */
+static void add_rows(const struct weights *w, int64_t n, int64_t h, int64_t i0, int64_t i1,
+                     void (*keep)(void *arg, int64_t j, double score))
+{
+    struct at_ref_row r;
+    for (int64_t i = i0; i < i1; i++) {
+        at_ref_row_begin(&r, w->a, n, h, i);
+        struct kept k = {.w = w, .r = &r, .lse = lse_of(&r)};
+        each_key(&r, &k, keep);
+    }
+}
+
+static void columns(const struct weights *w, int64_t n, int64_t h)
+{
+    const int64_t *st = w->out->stride;
+    memset(w->sum, 0, (size_t)w->keys * sizeof *w->sum);
+    add_rows(w, n, h, 0, w->a->seq[n].nq, keep_column);
+    for (int64_t j = 0; j < w->keys; j++)
+        at_element_set(w->out->type, w->out->data, n * st[0] + h * st[1] + j * st[2], w->sum[j]);
+}
+
+static void cells(const struct weights *w, int64_t n, int64_t h, int64_t row)
+{
+    int64_t nq = w->a->seq[n].nq, i0 = at_weights_edge(row, nq, w->p->rows),
+            i1 = at_weights_edge(row + 1, nq, w->p->rows);
+    struct at_ref_row r = {.n = n, .h = h};
+    memset(w->sum, 0, (size_t)w->p->cols * sizeof *w->sum);
+    add_rows(w, n, h, i0, i1, keep_cell);
+    for (int64_t c = 0; c < w->p->cols; c++)
+        put(w->out, &r, row, c, i1 > i0 ? w->sum[c] / (double)(i1 - i0) : 0);
+}
+
+/* ---- all rows ---- */
+
+/* Items of one head of one sequence. */
+static int64_t items(const struct weights *w)
+{
+    switch (w->p->mode) {
+    case ATTEND_WEIGHTS_COLUMNS:
+        return 1;
+    case ATTEND_WEIGHTS_POOL:
+        return w->p->rows;
+    default:
+        return w->p->end - w->p->first;
+    }
+}
+
+static void one_item(void *arg, int64_t item, int slot)
+{
+    struct weights w = *(const struct weights *)arg;
+    struct at_ref_row r;
+    int64_t each = items(&w), e = item % each, h = item / each % w.a->nh, n = item / each / w.a->nh;
+    w.sum = at_slot_scratch(w.x, slot);
+    if (w.p->mode == ATTEND_WEIGHTS_COLUMNS) {
+        columns(&w, n, h);
+    } else if (w.p->mode == ATTEND_WEIGHTS_POOL) {
+        cells(&w, n, h, e);
+    } else {
+        at_ref_row_begin(&r, w.a, n, h, w.p->first + e);
+        if (w.p->mode == ATTEND_WEIGHTS_TOPK)
+            top_row(&w, &r);
+        else
+            dense_row(&w, &r);
+    }
+}
+
+int64_t at_ref_weights_scratch(const struct at_weights *p, int64_t keys)
+{
+    return at_mul_size(at_max(at_max(keys, p->cols), 2 * p->k), (int64_t)sizeof(double));
+}
+
+int at_ref_weights(struct attend_exec *x, const struct at_step *s)
+{
+    struct at_weights p = s->p->attention.weights;
+    struct weights w = {.x = x,
+                        .a = at_step_state(x, s),
+                        .p = &p,
+                        .out = at_out(x, s, 0),
+                        .index = at_out(x, s, 1)};
+    w.keys = at_attn_keys(w.a);
+    if (p.mode != ATTEND_WEIGHTS_ROWS) {
+        p.first = 0;
+        p.end = w.a->q.shape[2];
+    }
+    return at_parallel(x, w.a->nseq * w.a->nh * items(&w), one_item, &w);
+}
