@@ -252,6 +252,12 @@ static void test_conditions(void)
     same_files("o", "window", 1e-6, "hides the same keys");
     good("sdpa --mask " FOLDER "/bias.npy " DENSE, "--mask of float");
     same_files("o", "window", 1e-6, "hides them, too");
+    good("sdpa --mask-expr 'j <= i + skv - sq && j >= i + 2 - 3' " DENSE, "--mask-expr");
+    same_files("o", "window", 1e-6, "hides them, too");
+    good("sdpa --mask-expr 'm[i, j]' --let m=" FOLDER "/mask.npy " DENSE, "--let of bool");
+    same_files("o", "window", 1e-6, "hides them, too");
+    good("sdpa --score 'score + m[0, 0, i, j]' --let m=" FOLDER "/bias.npy " DENSE, "--score");
+    same_files("o", "window", 1e-6, "hides them, too, where it is -inf");
     good("sdpa --mask " FOLDER "/mask.npy --causal --align top-left --softcap 2 --scale=0.3 " DENSE,
          "conditions may be given together");
 }
@@ -414,6 +420,7 @@ static const struct refusal {
     {"plan devices", 2, "attend plan: devices runs nothing"},
     {"plan attention:f32:b1", 2, "attend plan: \"attention:f32:b1\": \"b1\" are not sizes"},
     {"devices more", 2, "attend devices: what is \"more\"?"},
+    {"sdpa " DENSE "--let " FOLDER "/q.npy", 2, "--let: \"" FOLDER "/q.npy\" is not NAME=FILE.npy"},
     /* not in this version, but not ignored either */
     {"sdpa " DENSE "--dropout 1", 2, "--dropout: \"1\" is not a finite number from 0"},
     {"sdpa " DENSE "--precision tf32", 1, "attend sdpa: --precision: this version cannot"},
@@ -448,6 +455,12 @@ static const struct refusal {
     {"sdpa " DENSE "--kv-used " FOLDER "/long.npy", 1, "8"},
     {"sdpa " ROWS(FOLDER "/p") "--q-lens " FOLDER "/ck.npy --kv-lens " FOLDER "/ck.npy", 1, "7"},
     {"sdpa " DENSE "--device abacus", 1, "abacus"},
+    /* expressions */
+    {"sdpa " DENSE "--score 'score + x'", 1, "or tensor given by name: score + ^x"},
+    {"sdpa " DENSE "--mask-expr 'j <= i &&'", 1, "ends where a value is wanted: j <= i &&^"},
+    {"sdpa " DENSE "--mask-expr 'x[i, j]' --let x=" FOLDER "/slopes.npy", 1, "'x' has 1 axis but 2 indices"},
+    {"sdpa " DENSE "--let h=" FOLDER "/slopes.npy --score h", 1, "the name 'h' is taken"},
+    {"sdpa " DENSE "--let x=" FOLDER "/missing.npy", 1, "missing.npy"},
 };
 /* clang-format on */
 

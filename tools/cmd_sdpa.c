@@ -126,7 +126,9 @@ static int run_graph(struct sdpa *s, attend_ctx *ctx)
     if (!g)
         return cmd_fail(s->l, NULL, "no memory");
     build(g, s);
-    int status = cmd_compile(s->l, g, &plan);
+    int status = sdpa_check_exprs(s, g);
+    if (status == CMD_DONE)
+        status = cmd_compile(s->l, g, &plan);
     attend_graph_free(g);
     if (status != CMD_DONE)
         return status;

@@ -70,6 +70,7 @@ int sdpa_read_flags(struct sdpa *s);
 int sdpa_read_files(struct sdpa *s);
 /* Expressions, and the tensors that they index (sdpa_expr.c). */
 int sdpa_read_lets(struct sdpa *s);
+int sdpa_check_exprs(const struct sdpa *s, const attend_graph *g);
 void sdpa_build_lets(attend_graph *g, const struct sdpa *s, attend_capture *capture);
 /* Memory for O, in the layout of Q, LSE and weights. */
 int sdpa_make_outputs(struct sdpa *s);

@@ -53,6 +53,21 @@ int sdpa_read_lets(struct sdpa *s)
     return status;
 }
 
+/* The library shows an expression that it refuses on a line of its own, with a caret below; the
+ * program says all on one line, with the caret before the place. */
+int sdpa_check_exprs(const struct sdpa *s, const attend_graph *g)
+{
+    const char *error = attend_graph_error(g), *text = strchr(error, '\n');
+    const char *below = text ? strchr(text + 1, '\n') : NULL,
+               *caret = below ? strchr(below, '^') : NULL;
+    if (attend_graph_status(g) == 0 || !caret)
+        return CMD_DONE; /* whatever else is wrong, compiling says */
+    text += 5;
+    ptrdiff_t place = caret - below - 5;
+    return cmd_fail(s->l, NULL, "%.*s: %.*s^%.*s", (int)(text - 5 - error), error, (int)place, text,
+                    (int)(below - text - place), text + place);
+}
+
 void sdpa_build_lets(attend_graph *g, const struct sdpa *s, attend_capture *capture)
 {
     for (int k = 0; k < s->nlet; k++) {
