@@ -12,7 +12,7 @@
 
 #define R (NV * VL) /* packed rows of a panel */
 
-static const float log2_e = 1.44269504088896341f, ln_2 = 0.69314718055994531f;
+static const float log2_e = 1.44269504088896341f;
 
 /* What one unit of a score is worth in powers of two, and the score that is worth -127 of them. */
 struct unit {

@@ -16,8 +16,9 @@
  *     for each panel:           pack_q(qp[p], ...);  memset(state[p], 0, ...);
  *     for each block of keys:   K as f32 rows (in place, or pack_k);  odd = pack_v(vp, ...)
  *         for each panel:       [a, b) visible to some row, [fa, fb) to all rows, in this block
- *             partial [a, fa):  scores(st, a, ...), mask st[j][r] = -INFINITY, softmax_step(st, a,
- * ...) full [fa, fb):    scores_softmax(st, fa, ...) partial [fb, b):  as the first
+ *             partial [a, fa):  scores(st, a, ...); hide in st; softmax_step(st, a, ...)
+ *             full [fa, fb):    scores_softmax(st, fa, ...)
+ *             partial [fb, b):  as the first
  *             accumulate(state[p], ..., a, b, odd && some partial)
  *     for each panel:           finish(state[p], ...)
  *
@@ -116,8 +117,8 @@ struct at_simd {
     int (*pack_v)(float *vp, int64_t j0, const struct at_rows *v, const uint8_t *hidden);
     /* st[j0 + j][row] = scores of k's rows (f32, in place or packed), j < k->n. */
     void (*scores)(float *st, int64_t j0, const float *qp, const struct at_rows *k);
-    /* The same for additive scores, sum over d of va[d] tanh(q[d] + k[d]).  qp is what pack_q left there,
-     * then additive_pack_q, and has room for 2 dk: at_simd_q_floats(t, 2 * dk). */
+    /* The same for additive scores, sum over d of va[d] tanh(q[d] + k[d]).  qp is what pack_q left
+     * there, then additive_pack_q, and has room for 2 dk: at_simd_q_floats(t, 2 * dk). */
     void (*additive_pack_q)(float *qp, int64_t dk);
     void (*additive_scores)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
                             const float *va);
@@ -133,9 +134,9 @@ struct at_simd {
      * some key of [j0, j1) is hidden from some row. */
     void (*accumulate)(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
                        int64_t j1, int exact);
-    /* Weights of keys [j0, j1), the first at st, times what dropout says (lib/philox.h); row r of n, in
-     * either shape, is query row i[r] of head bh[r].  Comes after the last softmax_step of a block; marks
-     * of hidden keys stay. */
+    /* Weights of keys [j0, j1), the first at st, times what dropout says (lib/philox.h); row r of n,
+     * in either shape, is query row i[r] of head bh[r].  Comes after the last softmax_step of a
+     * block; marks of hidden keys stay. */
     void (*dropout)(float *st, int64_t stride, int n, int64_t j0, int64_t j1,
                     const struct at_dropout *d, const uint32_t *i, const uint32_t *bh);
     /* st[j0 .. j0+n): scores to weights e^(scale s - lse[row]), and 0 for -INFINITY. */
