@@ -134,8 +134,8 @@ struct at_simd {
      * some key of [j0, j1) is hidden from some row. */
     void (*accumulate)(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
                        int64_t j1, int exact);
-    /* Weights of keys [j0, j1), the first at st, times what dropout says (lib/philox.h); row r of n,
-     * in either shape, is query row i[r] of head bh[r].  Comes after the last softmax_step of a
+    /* Weights of keys [j0, j1), the first at st, times what dropout says (lib/philox.h); row r of
+     * n, in either shape, is query row i[r] of head bh[r].  Comes after the last softmax_step of a
      * block; marks of hidden keys stay. */
     void (*dropout)(float *st, int64_t stride, int n, int64_t j0, int64_t j1,
                     const struct at_dropout *d, const uint32_t *i, const uint32_t *bh);
