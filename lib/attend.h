@@ -472,6 +472,24 @@ ATTEND_API attend_tensor attend_graph_merge(attend_graph *g, attend_tensor o1, a
                                             attend_tensor o2, attend_tensor lse2,
                                             attend_tensor *lse);
 
+/* Multi-head attention with its projections (Vaswani et al. 2017), the layer: x (B, Sq, E), or packed
+ * (T, E), to wo . heads(attention(wq x, wk c, wv c)), where c is `context` (B, Skv, Ec), or x where that is
+ * no tensor.  Weights have a row an output, as linear layers keep them; any float or quantised type that
+ * attend_graph_matmul_nt takes.  Biases may be absent, and so may wo: heads are then side by side. */
+typedef struct attend_multi_head_opts {
+    size_t size;
+    int64_t heads, kv_heads;              /* kv_heads 0: as many as heads */
+    attend_tensor wq, wk, wv, bq, bk, bv; /* (H Dqk, E), (G Dqk, Ec), (G Dv, Ec), and as many biases */
+    attend_tensor wqkv, bqkv; /* or fused, of x alone: ((H + 2 G) D, E), the rows of q, then of k, then v */
+    attend_tensor wo, bo;     /* (Eo, H Dv), (Eo) */
+    const attend_attention_opts *attention; /* NULL: the defaults */
+} attend_multi_head_opts;
+ATTEND_API void attend_multi_head_opts_init(attend_multi_head_opts *opts);
+ATTEND_API attend_tensor attend_graph_multi_head(attend_graph *g, attend_tensor x,
+                                                 attend_tensor context,
+                                                 const attend_multi_head_opts *opts,
+                                                 attend_tensor *lse);
+
 /* ---- KV cache: pages -----------------------------------------------------------------------
  *
  * Which page of a pool (P, G, page, D) holds which keys of which sequence.  This is bookkeeping on the
