@@ -150,7 +150,7 @@ static void check(attend_ctx *ctx, struct problem *p)
         if (!info.present)
             continue;
         int status = run(ctx, info.name, p);
-        double error = status == 0 ? worst(p, p->o) : INFINITY;
+        double error = status == 0 ? worst(p, p->o) : (double)INFINITY;
         ok(error <= allowed, "%s %s q%d k%d d%d%s: %.3g, allowed %.3g", info.name,
            attend_type_name(p->type), p->nq, p->nk, p->d, p->causal ? " causal" : "", error, allowed);
     }
