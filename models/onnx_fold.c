@@ -33,6 +33,9 @@ static bool load(struct onnx_node *n, int k, struct ints *a)
 static struct ints make(struct onnx_node *n, attend_shape shape)
 {
     struct ints a = {.shape = shape, .count = at_onnx_count(&shape)};
+    for (int d = 0; d < shape.rank; d++)
+        if (shape.dim[d] < 0)
+            a.count = -1;
     if (a.count < 0 || a.count > MANY)
         at_onnx_fail(n, ATTEND_ELIMIT, "%lld integers; at most %d are worked out",
                      (long long)a.count, MANY);
@@ -87,27 +90,56 @@ static int64_t element(const struct ints *a, const attend_shape *like, int64_t p
 }
 
 /* Wraps around, as ONNX Runtime does; a quotient that does not exist is 0. */
-static int64_t calculate(char op, int64_t x, int64_t y)
+static int64_t calculate(const char *op, int64_t x, int64_t y)
 {
     uint64_t a = (uint64_t)x, b = (uint64_t)y;
-    switch (op) {
+    switch (*op) {
     case '+':
         return (int64_t)(a + b);
     case '-':
         return (int64_t)(a - b);
     case '*':
         return (int64_t)(a * b);
-    case '=':
-        return x == y;
-    default:
+    case '/':
         return y == 0 ? 0 : y == -1 ? (int64_t)(0 - a) : x / y;
+    case '&':
+        return x && y;
+    case '|':
+        return x || y;
+    case '<':
+        return x < y || (op[1] && x == y);
+    case '>':
+        return x > y || (op[1] && x == y);
+    default:
+        return x == y;
     }
 }
 
-static void fold_binary(struct onnx_node *n, char op)
+/* The operators of two inputs; those of the second kind give booleans. */
+static const struct {
+    const char *name, *op;
+    bool boolean;
+} binaries[] = {
+    {"Add",            "+",  false},
+    {"Sub",            "-",  false},
+    {"Mul",            "*",  false},
+    {"Div",            "/",  false},
+    {"And",            "&",  true },
+    {"Or",             "|",  true },
+    {"Less",           "<",  true },
+    {"LessOrEqual",    "<=", true },
+    {"Greater",        ">",  true },
+    {"GreaterOrEqual", ">=", true },
+    {"Equal",          "=",  true },
+};
+
+static void fold_binary(struct onnx_node *n)
 {
     struct ints a, b, c;
     attend_shape s;
+    size_t k = 0;
+    while (strcmp(binaries[k].name, n->op) != 0)
+        k++;
     if (!load(n, 0, &a) || !load(n, 1, &b))
         return;
     if (!broadcast(&a.shape, &b.shape, &s)) {
@@ -116,33 +148,31 @@ static void fold_binary(struct onnx_node *n, char op)
     }
     c = make(n, s);
     for (int64_t i = 0; c.x && i < c.count; i++)
-        c.x[i] = calculate(op, element(&a, &s, i), element(&b, &s, i));
-    store(n, &c, op == '=' ? ATTEND_BOOL : n->in[0]->type);
+        c.x[i] = calculate(binaries[k].op, element(&a, &s, i), element(&b, &s, i));
+    store(n, &c, binaries[k].boolean ? ATTEND_BOOL : n->in[0]->type);
 }
 
-static void fold_add(struct onnx_node *n)
+static void fold_expand(struct onnx_node *n)
 {
-    fold_binary(n, '+');
-}
-
-static void fold_sub(struct onnx_node *n)
-{
-    fold_binary(n, '-');
-}
-
-static void fold_mul(struct onnx_node *n)
-{
-    fold_binary(n, '*');
-}
-
-static void fold_div(struct onnx_node *n)
-{
-    fold_binary(n, '/');
-}
-
-static void fold_equal(struct onnx_node *n)
-{
-    fold_binary(n, '=');
+    struct ints a, y;
+    int64_t dim[ONNX_MAX_INTS];
+    attend_shape to = {0}, s;
+    int rank = at_onnx_known(n, 1, dim);
+    if (rank > ATTEND_MAX_RANK)
+        at_onnx_fail(n, ATTEND_ELIMIT, "to rank %d; at most %d are supported", rank,
+                     ATTEND_MAX_RANK);
+    if (at_onnx_failed(n) || !load(n, 0, &a))
+        return;
+    for (to.rank = 0; to.rank < rank; to.rank++)
+        to.dim[to.rank] = dim[to.rank];
+    if (!broadcast(&a.shape, &to, &s)) {
+        at_onnx_fail(n, ATTEND_EINVAL, "the shape does not fit");
+        return;
+    }
+    y = make(n, s);
+    for (int64_t i = 0; y.x && i < y.count; i++)
+        y.x[i] = element(&a, &s, i);
+    store(n, &y, n->in[0]->type);
 }
 
 static void fold_not(struct onnx_node *n)
@@ -320,11 +350,7 @@ static const struct {
     {"Shape",           fold_shape,             true },
     {"ConstantOfShape", fold_constant_of_shape, false},
     {"Range",           fold_range,             false},
-    {"Add",             fold_add,               false},
-    {"Sub",             fold_sub,               false},
-    {"Mul",             fold_mul,               false},
-    {"Div",             fold_div,               false},
-    {"Equal",           fold_equal,             false},
+    {"Expand",          fold_expand,            false},
     {"Not",             fold_not,               false},
     {"Where",           fold_where,             false},
     {"Concat",          fold_concat,            false},
@@ -354,6 +380,11 @@ bool at_onnx_fold(struct onnx_node *n)
 {
     if (n->proto->domain && strcmp(n->proto->domain, "com.microsoft") == 0)
         return false;
+    for (size_t k = 0; k < sizeof binaries / sizeof *binaries; k++)
+        if (strcmp(binaries[k].name, n->op) == 0 && all_known(n)) {
+            fold_binary(n);
+            return true;
+        }
     for (size_t k = 0; k < sizeof folds / sizeof *folds; k++) {
         if (strcmp(folds[k].name, n->op) != 0)
             continue;

@@ -855,6 +855,12 @@ const struct onnx_op at_onnx_ops[] = {
     {"ConstantOfShape",         9, 0,  1, 1,   1, build_known_only},
     {"Range",                  11, 0,  3, 3,   1, build_known_only},
     {"Equal",                   7, 0,  2, 2,   1, build_known_only},
+    {"Less",                    7, 0,  2, 2,   1, build_known_only},
+    {"LessOrEqual",            12, 0,  2, 2,   1, build_known_only},
+    {"Greater",                 7, 0,  2, 2,   1, build_known_only},
+    {"GreaterOrEqual",         12, 0,  2, 2,   1, build_known_only},
+    {"And",                     7, 0,  2, 2,   1, build_known_only},
+    {"Or",                      7, 0,  2, 2,   1, build_known_only},
     {"Not",                     1, 0,  1, 1,   1, build_known_only},
     {NULL, 0, 0, 0, 0, 0, NULL},
 };

@@ -105,7 +105,13 @@ static void close_session(struct session *s)
 
 /* ---- one run ---- */
 
-/* Integers are known when the graph is made, so that they may say shapes; the rest is bound. */
+/* Integers, and booleans but large ones, are known when the graph is made, so that they may say
+ * shapes and make masks; the rest is bound. */
+static bool is_bound(const attend_array *a)
+{
+    return is_float(a->type) || (a->type == ATTEND_BOOL && count_of(&a->shape) > 1 << 20);
+}
+
 static int build(struct session *s, attend_graph *g)
 {
     char err[512];
@@ -114,7 +120,7 @@ static int build(struct session *s, attend_graph *g)
         return cmd_fail(s->l, s->file, "no memory for %d inputs", s->nin);
     for (int i = 0; i < s->nin; i++) {
         in[i] = s->in[i];
-        if (is_float(in[i].type) || in[i].type == ATTEND_BOOL)
+        if (is_bound(&in[i]))
             in[i].data = NULL;
     }
     int status = attend_onnx_build(s->onnx, g, in, s->out, err, sizeof err);
@@ -171,7 +177,7 @@ static attend_binding binding(const char *name, const attend_array *a)
     return (attend_binding){.name = name, .data = a->data, .bytes = a->bytes};
 }
 
-/* Binds what the graph has: floats and bools, and outputs that are not known. */
+/* Binds what the graph has: inputs and outputs that are not known. */
 static int bind_and_run(struct session *s, attend_exec *exec, const bool *bound)
 {
     attend_binding *bind = calloc((size_t)s->nin + (size_t)s->nout + 1, sizeof *bind);
@@ -179,7 +185,7 @@ static int bind_and_run(struct session *s, attend_exec *exec, const bool *bound)
     for (int i = 0; i < s->nin && status == CMD_DONE; i++) {
         if (s->in[i].type == ATTEND_F64)
             status = convert(s, &s->in[i], ATTEND_F32);
-        if (is_float(s->in[i].type) || s->in[i].type == ATTEND_BOOL)
+        if (is_bound(&s->in[i]))
             bind[n++] = binding(input_info(s, i).name, &s->in[i]);
     }
     for (int i = 0; i < s->nout && status == CMD_DONE; i++)
