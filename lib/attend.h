@@ -404,7 +404,17 @@ typedef struct attend_attention_opts {
  *   - Integers are 64-bit and wrap.  / and % of integers floor; by 0 they give 0.  With a float beside
  *     it an integer becomes one, an f32.
  *   - A tensor indexed outside its extents is 0, or false.  bool tensors are conditions.
- *   - 4096 bytes, 512 operations and a nesting of 64 at most. */
+ *   - 4096 bytes, 512 operations and a nesting of 64 at most.
+ *
+ * They can be made by calls, too.  Each gives text that lives as long as the graph, for the options
+ * above and for further calls; any text may be an argument.  After an error, which the graph keeps, and
+ * of an argument that is NULL they give NULL. */
+ATTEND_API const char *attend_expr_int(attend_graph *g, int64_t value);
+ATTEND_API const char *attend_expr_float(attend_graph *g, double value);
+/* op of n arguments: "-" or "!" of one; "+", "<=", "&&" ... of two; "?:" of three; a function by its
+ * name; a captured tensor by its name, of its indices. */
+ATTEND_API const char *attend_expr_call(attend_graph *g, const char *op, const char *const *args,
+                                        int n);
 ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
 
 /* q (B, H, Sq, Dqk), k (B, G, Skv, Dqk), v (B, G, Skv, Dv) -> f32 (B, H, Sq, Dv).  H % G == 0 and

@@ -199,7 +199,8 @@ static bool run(const char *device, const struct problem *p)
     attend_compile_opts copts;
     attend_graph *g = build(p);
     attend_compile_opts_init(&copts);
-    copts.device = device;
+    if (device)
+        copts.device = device;
     int status = attend_compile(g, &copts, &plan);
     if (status < 0)
         diag("%s", attend_graph_error(g));
@@ -370,6 +371,38 @@ static void test_random(int rounds)
        (int)drawn_rows);
 }
 
+/* The same attention, its expressions written and made by calls. */
+static void test_calls(void)
+{
+    struct problem p = {.nb = 1, .nh = 2, .ng = 1, .nq = 70, .nk = 70, .d = 8, .left = -1};
+    static float first[2 * 70 * 8];
+    static struct wanted w;
+    p.mask = "doc[i] == doc[j] && !(j > i)";
+    p.score = "i - j < 5 ? score * -2.5 : max(score, bias[h, j])";
+    want(&w, &p);
+    fill(&w, &p);
+    if (!run(NULL, &p))
+        bail("attention");
+    memcpy(first, o, sizeof first);
+    attend_graph *g = attend_graph_new(ctx);
+#define CALL(op, ...)                                                                              \
+    attend_expr_call(g, op, (const char *const[]){__VA_ARGS__},                                    \
+                     (int)NELEM(((const char *const[]){__VA_ARGS__})))
+    p.mask =
+        CALL("&&", CALL("==", CALL("doc", "i"), CALL("doc", "j")), CALL("!", CALL(">", "j", "i")));
+    p.score = CALL("?:", CALL("<", CALL("-", "i", "j"), attend_expr_int(g, 5)),
+                   CALL("*", "score", attend_expr_float(g, -2.5)),
+                   CALL("max", "score", CALL("bias", "h", "j")));
+    is_str(p.mask, "((doc[i] == doc[j]) && (!(j > i)))", "a mask by calls");
+    ok(run(NULL, &p) && !memcmp(first, o, sizeof first), "calls and text give the same attention");
+    ok(!CALL("+", "i", NULL), "NULL gives NULL");
+    is_int(attend_graph_status(g), 0, "and is no other error");
+    ok(!CALL("+", "i", "j", "h", "b") && attend_graph_status(g) == ATTEND_EINVAL,
+       "too many arguments");
+#undef CALL
+    attend_graph_free(g);
+}
+
 static void refuse(const char *score, const char *mask, const char *says)
 {
     struct problem p = {.nb = 1,
@@ -400,6 +433,7 @@ int main(void)
         bias[e] = uniform(2);
     test_texts();
     test_random(40);
+    test_calls();
     refuse("score +", NULL, "attention 0: score expression: the expression ends");
     refuse(NULL, "j <= k", "mask expression: 'k' is no variable");
     refuse(NULL, "bias[h, j] == 0", "'bias' is f32, and a mask");
