@@ -442,7 +442,7 @@ static void score_bias(struct onnx_node *n, struct problem *p)
 void at_onnx_multi_head(struct onnx_node *n)
 {
     struct problem p = {.type = n->in[0]->type, .joined = true};
-    int64_t heads = at_onnx_int(n, "num_heads", 0), offset = 0;
+    int64_t heads = at_onnx_int(n, "num_heads", 0);
     bool past = at_onnx_given(n, MHA_PAST_K);
     attend_attention_opts_init(&p.opts);
     if (past != at_onnx_given(n, MHA_PAST_V) || heads < 1)
@@ -458,7 +458,6 @@ void at_onnx_multi_head(struct onnx_node *n)
     if (at_onnx_failed(n))
         return;
     if (past) {
-        offset = n->in[MHA_PAST_K]->shape.rank == 4 ? n->in[MHA_PAST_K]->shape.dim[2] : 0;
         attend_type type = attend_tensor_type(p.k);
         p.k = at_onnx_concat2(n, at_onnx_cast(n, at_onnx_use(n, MHA_PAST_K), type), p.k, 2);
         p.v = at_onnx_concat2(n, at_onnx_cast(n, at_onnx_use(n, MHA_PAST_V), type), p.v, 2);
@@ -468,7 +467,9 @@ void at_onnx_multi_head(struct onnx_node *n)
     if (at_onnx_float(n, "scale", 0) != 0)
         p.opts.scale = at_onnx_float(n, "scale", 0);
     p.opts.mask.causal = at_onnx_int(n, "unidirectional", 0) != 0;
-    set_offset(n, &p, offset);
+    if (at_onnx_failed(n))
+        return;
+    set_offset(n, &p, attend_tensor_shape(p.k).dim[2] - attend_tensor_shape(p.q).dim[2]);
     if (at_onnx_given(n, KEY_PADDING))
         key_padding(n, &p);
     if (at_onnx_given(n, SCORE_BIAS) && !at_onnx_failed(n))
