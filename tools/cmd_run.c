@@ -408,7 +408,7 @@ static int run_files(struct session *s)
 /* ---- ONNX's tests ---- */
 
 /* How far results may be off: |got - want| <= atol + rtol |want|.  f32 as ONNX's own runner has it;
- * of the short types four times the distance of two numbers at 1, and that around 0. */
+ * of the short types four times the distance of two numbers at 1, and half of that around 0. */
 static void tolerance(attend_type type, double *rtol, double *atol)
 {
     *rtol = type == ATTEND_F16 ? 4e-3 : type == ATTEND_BF16 ? 3.2e-2 : 1e-3;
