@@ -67,6 +67,8 @@ static void draw_rest(struct at_problem *p)
     p->kv_type = chance(2) ? p->type : cached[draw(6)];
     p->softcap = chance(5) ? (float)PICK(1, 5, 30) : 0;
     p->scale = chance(5) ? (float)PICK(-1, 0, 1, 2) / 4 : NAN;
+    p->additive = chance(8);
+    p->dropout = chance(6) ? 0.25f : 0;
     p->alibi = chance(5);
     p->sinks = chance(5);
     p->lse = chance(2);
