@@ -47,8 +47,10 @@ static int probe(attend_ctx *ctx)
     struct at_simd_isa list[AT_SIMD_ISAS];
     at_simd_list(list);
     for (int i = 0; i < AT_SIMD_ISAS; i++) {
-        struct at_device d = {.backend = &at_backend_simd, .present = list[i].table != NULL,
-                              .automatic = true, .kernels = list[i].table};
+        struct at_device d = {.backend = &at_backend_simd,
+                              .present = list[i].table != NULL,
+                              .automatic = true,
+                              .kernels = list[i].table};
         snprintf(d.name, sizeof d.name, "simd:%s", list[i].name);
         if (d.present)
             snprintf(d.detail, sizeof d.detail, "CPU, %d floats in a vector, %d thread%s",

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Canonicalisation: composed attention becomes attention nodes, once for all backends, and what nobody
- * reads is marked dead.
+/* Canonicalisation: composed attention becomes attention nodes, once for all backends, and what
+ * nobody reads is marked dead.
  *
- * A region grows from each softmax: backwards over scale, tanh (softcap), add (bias), where and mask to
- * one matmul, forwards to one matmul.  Every tensor inside must have one reader and be no output.  The
- * last matmul's node becomes the attention, so whatever reads its result is as it was. */
+ * A region grows from each softmax: backwards over scale, tanh (softcap), add (bias), where and
+ * mask to one matmul, forwards to one matmul.  Every tensor inside must have one reader and be no
+ * output.  The last matmul's node becomes the attention, so whatever reads its result is as it was.
+ */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -98,8 +99,8 @@ static int below_repeat(const attend_graph *g, int t)
     bool fits = base->rank == 4 && wide->rank == 5 && g->tensor[t].rank == 4 &&
                 base->shape[0] == wide->shape[0] && base->shape[1] == wide->shape[1] &&
                 base->shape[2] == wide->shape[3] && base->shape[3] == wide->shape[4] &&
-                g->tensor[expand->in[0]].shape[2] == 1 &&
-                g->tensor[t].shape[0] == base->shape[0] && g->tensor[t].shape[2] == base->shape[2] && g->tensor[t].shape[3] == base->shape[3];
+                g->tensor[expand->in[0]].shape[2] == 1 && g->tensor[t].shape[0] == base->shape[0] &&
+                g->tensor[t].shape[2] == base->shape[2] && g->tensor[t].shape[3] == base->shape[3];
     return fits ? split->in[0] : t;
 }
 
@@ -127,8 +128,8 @@ static int through_scale(struct region *r, const struct at_node *n)
     return n->in[0];
 }
 
-/* A bias or a mask.  Attention has them after scale and softcap, and so must the composed form: what
- * was grown through so far comes after. */
+/* A bias or a mask.  Attention has them after scale and softcap, and so must the composed form:
+ * what was grown through so far comes after. */
 static int take_input(struct region *r, int k, int t)
 {
     if (t < 0)
@@ -251,7 +252,8 @@ static bool fits(struct region *r)
         return stop(r, "the heads or the batch of q, k and v do not fit"), false;
     if (!isfinite(r->p.scale) || !isfinite(r->p.softcap))
         return stop(r, "the scores are scaled by what is no finite number"), false;
-    if (q->shape[3] < 1 || q->shape[3] > AT_MAX_HEAD || v->shape[3] < 1 || v->shape[3] > AT_MAX_HEAD)
+    if (q->shape[3] < 1 || q->shape[3] > AT_MAX_HEAD || v->shape[3] < 1 ||
+        v->shape[3] > AT_MAX_HEAD)
         return stop(r, "the head size is above the limit"), false;
     return true;
 }
@@ -336,11 +338,14 @@ static int note(attend_graph *g, const struct at_node *softmax, const char *why)
 
 static int fuse_at(attend_graph *g, int node, const int *uses)
 {
-    struct region r = {.g = g, .uses = uses, .p = {.visible = {.left = -1, .right = -1}, .scale = 1}};
+    struct region r = {
+        .g = g, .uses = uses, .p = {.visible = {.left = -1, .right = -1}, .scale = 1}
+    };
     struct at_node *last = NULL;
     memset(r.in, -1, sizeof r.in);
     at_str_add(&r.made_of, "matmul <- softmax <- ");
-    int status = grow(&r, &g->node[node], &last) ? fuse(g, &r, last) : note(g, &g->node[node], r.stop);
+    int status =
+        grow(&r, &g->node[node], &last) ? fuse(g, &r, last) : note(g, &g->node[node], r.stop);
     attend_free(r.made_of.text);
     return status;
 }

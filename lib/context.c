@@ -154,7 +154,8 @@ const struct at_device *at_device_find(attend_ctx *ctx, const char *name, struct
     if (found)
         return found;
     if (absent)
-        at_fail(e, ATTEND_EUNSUPPORTED, "device '%s' cannot be used here: %s", name, absent->detail);
+        at_fail(e, ATTEND_EUNSUPPORTED, "device '%s' cannot be used here: %s", name,
+                absent->detail);
     else
         at_fail(e, ATTEND_EINVAL, "there is no device '%s'", name);
     return NULL;

@@ -94,11 +94,11 @@ static int take(attend_exec *x, const attend_binding *b)
     if (n->sym >= 0) {
         const struct at_sym *s = &g->dims.sym[n->sym];
         if (b->data)
-            return at_fail(&x->err, ATTEND_EINVAL, "dimension '%s' is bound to memory, wants a value",
-                           n->name);
+            return at_fail(&x->err, ATTEND_EINVAL,
+                           "dimension '%s' is bound to memory, wants a value", n->name);
         if (b->value < s->min || b->value > s->max)
-            return at_fail(&x->err, ATTEND_EINVAL, "dimension '%s' is %lld, wants %lld to %lld", n->name,
-                           (long long)b->value, (long long)s->min, (long long)s->max);
+            return at_fail(&x->err, ATTEND_EINVAL, "dimension '%s' is %lld, wants %lld to %lld",
+                           n->name, (long long)b->value, (long long)s->min, (long long)s->max);
         x->sym[n->sym] = b->value;
         return 0;
     }
@@ -109,9 +109,11 @@ static int take(attend_exec *x, const attend_binding *b)
                        (long long)b->bytes);
     size_t align = attend_type_block(t->type) > 1 ? sizeof(uint16_t) : attend_type_size(t->type);
     if ((uintptr_t)b->data % align)
-        return at_fail(&x->err, ATTEND_EINVAL, "'%s' is bound to an address that is no multiple of %d",
-                       n->name, (int)align);
-    *to = (struct at_bound){.given = true, .data = b->data, .bytes = b->bytes, .strided = b->stride};
+        return at_fail(&x->err, ATTEND_EINVAL,
+                       "'%s' is bound to an address that is no multiple of %d", n->name,
+                       (int)align);
+    *to =
+        (struct at_bound){.given = true, .data = b->data, .bytes = b->bytes, .strided = b->stride};
     if (!b->stride)
         return 0;
     for (int d = 0; d < t->rank; d++) {
@@ -125,7 +127,8 @@ static int take(attend_exec *x, const attend_binding *b)
                        n->name, (long long)b->stride[t->rank - 1]);
     if (t->class == AT_TEMP && t->of >= 0) /* others read the memory in the order of the result */
         return at_fail(&x->err, ATTEND_EUNSUPPORTED,
-                       "output '%s' is a view of a result: it can only be bound contiguous", n->name);
+                       "output '%s' is a view of a result: it can only be bound contiguous",
+                       n->name);
     return 0;
 }
 
@@ -142,7 +145,8 @@ static void own_strides(const struct at_tensor *t, struct at_view *v)
     }
 }
 
-/* Strides of a reshape: each new axis splits, or is part of, old axes that are one run of memory. */
+/* Strides of a reshape: each new axis splits, or is part of, old axes that are one run of memory.
+ */
 static bool reshape_strides(const struct at_view *from, struct at_view *to)
 {
     int64_t old_shape[ATTEND_MAX_RANK], old_stride[ATTEND_MAX_RANK];
@@ -231,7 +235,8 @@ static int64_t steps(const struct at_view *v, int d)
     return d == v->rank - 1 ? at_ceil_div(v->shape[d], attend_type_block(v->type)) : v->shape[d];
 }
 
-/* Bytes from the first element to the end of the last; INT64_MAX where a caller's strides pass that. */
+/* Bytes from the first element to the end of the last; INT64_MAX where a caller's strides pass
+ * that. */
 static int64_t span(const struct at_view *v)
 {
     int64_t last = 0, reach, bytes;
@@ -339,8 +344,9 @@ static int check_overlap(attend_exec *x)
                 continue;
             const char *b0 = x->bound[b].data, *b1 = b0 + x->bound[b].bytes;
             if (a0 < b1 && b0 < a1)
-                return at_fail(&x->err, ATTEND_EINVAL, "'%s' and '%s' are bound to memory that overlaps",
-                               x->name[i].name, x->name[j].name);
+                return at_fail(&x->err, ATTEND_EINVAL,
+                               "'%s' and '%s' are bound to memory that overlaps", x->name[i].name,
+                               x->name[j].name);
         }
     }
     return 0;
@@ -356,7 +362,8 @@ static int reserve(attend_exec *x, char **p, int64_t *have, int64_t need, const 
     x->scheduled = NULL;
     *p = at_alloc(x->ctx, need);
     if (!*p)
-        return at_fail(&x->err, ATTEND_ENOMEM, "no memory for %lld bytes of %s", (long long)need, what);
+        return at_fail(&x->err, ATTEND_ENOMEM, "no memory for %lld bytes of %s", (long long)need,
+                       what);
     *have = need;
     return 0;
 }
@@ -366,7 +373,8 @@ static int choose_variant(attend_exec *x)
     const attend_graph *g = x->plan->graph;
     for (int i = 0; i < g->dims.nsym; i++)
         if (x->sym[i] < 0)
-            return at_fail(&x->err, ATTEND_EINVAL, "dimension '%s' is not given", g->dims.sym[i].name);
+            return at_fail(&x->err, ATTEND_EINVAL, "dimension '%s' is not given",
+                           g->dims.sym[i].name);
     const struct at_variant *v = at_plan_variant(x->plan, g->dims.nsym ? x->sym[0] : 1);
     if (reserve(x, &x->arena, &x->arena_bytes, v->arena, "arena") < 0 ||
         reserve(x, &x->scratch, &x->scratch_bytes, at_mul_size(v->scratch, x->ctx->exec.slots),

@@ -59,11 +59,10 @@ int64_t at_graph_form(attend_graph *g, int64_t extent, int64_t mul, int64_t add)
     if (extent < 0)
         f = *form_of(&g->dims, extent);
     int64_t top = extent < 0 ? g->dims.sym[f.sym].max : 0, value, scaled;
-    bool over = __builtin_mul_overflow(f.mul, mul, &f.mul) ||
-                __builtin_mul_overflow(f.add, mul, &f.add) ||
-                __builtin_add_overflow(f.add, add, &f.add) ||
-                __builtin_mul_overflow(f.mul, top, &scaled) ||
-                __builtin_add_overflow(scaled, f.add, &value);
+    bool over =
+        __builtin_mul_overflow(f.mul, mul, &f.mul) || __builtin_mul_overflow(f.add, mul, &f.add) ||
+        __builtin_add_overflow(f.add, add, &f.add) || __builtin_mul_overflow(f.mul, top, &scaled) ||
+        __builtin_add_overflow(scaled, f.add, &value);
     if (over) {
         at_fail(&g->err, ATTEND_ELIMIT, "an extent of the graph passes 2^63");
         return 0;
@@ -122,7 +121,8 @@ int64_t attend_graph_dim(attend_graph *g, const char *name, int64_t min, int64_t
         return 0;
     }
     struct at_sym s = {.name = at_strdup(g->ctx, name), .min = min, .max = max};
-    if (!s.name || !at_grow(g->ctx, (void **)&g->dims.sym, &g->dims.cap_sym, g->dims.nsym, sizeof s)) {
+    if (!s.name ||
+        !at_grow(g->ctx, (void **)&g->dims.sym, &g->dims.cap_sym, g->dims.nsym, sizeof s)) {
         at_free(g->ctx, s.name);
         at_fail(&g->err, ATTEND_ENOMEM, "no memory for the dimensions of a graph");
         return 0;
@@ -143,9 +143,9 @@ int at_graph_fail(attend_graph *g, const struct at_node *n, int status, const ch
     if (n->label)
         snprintf(where, sizeof where, "'%s'", n->label);
     else
-        snprintf(where, sizeof where, "%d", n >= g->node && n < g->node + g->nnode
-                                                ? (int)(n - g->node)
-                                                : g->nnode); /* one about to be appended */
+        snprintf(where, sizeof where, "%d",
+                 n >= g->node && n < g->node + g->nnode ? (int)(n - g->node)
+                                                        : g->nnode); /* one about to be appended */
     return at_fail(&g->err, status, "%s %s: %s", at_ops[n->op].name, where, what);
 }
 
@@ -169,8 +169,8 @@ bool at_graph_extent(const attend_graph *g, int64_t extent)
 
 int64_t at_graph_largest(const attend_graph *g, attend_type type, int rank, const int64_t *shape)
 {
-    int64_t n = attend_type_row_bytes(
-        type, rank ? at_max(1, at_dim_max(&g->dims, shape[rank - 1])) : 1);
+    int64_t n =
+        attend_type_row_bytes(type, rank ? at_max(1, at_dim_max(&g->dims, shape[rank - 1])) : 1);
     for (int d = 0; d < rank - 1; d++)
         n = at_mul_size(n, at_max(1, at_dim_max(&g->dims, shape[d])));
     return n;
@@ -178,7 +178,8 @@ int64_t at_graph_largest(const attend_graph *g, attend_type type, int rank, cons
 
 int at_graph_tensor(attend_graph *g, attend_type type, int rank, const int64_t *extents)
 {
-    int64_t shape[ATTEND_MAX_RANK]; /* extents may be of a tensor, and tensors move when they grow */
+    int64_t
+        shape[ATTEND_MAX_RANK]; /* extents may be of a tensor, and tensors move when they grow */
     if (g->err.status)
         return g->err.status;
     for (int d = 0; d < rank; d++)
@@ -222,14 +223,15 @@ static int named(attend_graph *g, enum at_class class, const char *name, attend_
     if (!name || !*name)
         return at_fail(&g->err, ATTEND_EINVAL, "%s has no name", kind[class]);
     if (!attend_type_size(type))
-        return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': %d is no type", kind[class], name, (int)type);
+        return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': %d is no type", kind[class], name,
+                       (int)type);
     if (s.rank < 0 || s.rank > ATTEND_MAX_RANK)
         return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': rank %d, wants 0 to %d", kind[class], name,
                        s.rank, ATTEND_MAX_RANK);
     for (int d = 0; d < s.rank; d++)
         if (!at_graph_extent(g, s.dim[d]))
-            return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': extent %d is %lld", kind[class], name, d,
-                           (long long)s.dim[d]);
+            return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': extent %d is %lld", kind[class], name,
+                           d, (long long)s.dim[d]);
     bool dynamic = false;
     for (int d = 0; d < s.rank; d++)
         dynamic |= s.dim[d] < 0;
@@ -239,8 +241,8 @@ static int named(attend_graph *g, enum at_class class, const char *name, attend_
     if (class != AT_CONST && taken(g, name))
         return at_fail(&g->err, ATTEND_EINVAL, "%s '%s': the name is taken", kind[class], name);
     if (at_graph_largest(g, type, s.rank, s.dim) < 0)
-        return at_fail(&g->err, ATTEND_ELIMIT, "%s '%s', %s, would pass 2^63 bytes", kind[class], name,
-                       at_shape_text(&g->dims, s.rank, s.dim, dims, sizeof dims));
+        return at_fail(&g->err, ATTEND_ELIMIT, "%s '%s', %s, would pass 2^63 bytes", kind[class],
+                       name, at_shape_text(&g->dims, s.rank, s.dim, dims, sizeof dims));
     int id = at_graph_tensor(g, type, s.rank, s.dim);
     if (id < 0)
         return -1;
@@ -280,8 +282,8 @@ attend_tensor attend_graph_const(attend_graph *g, const char *name, attend_type 
     return handle(g, id);
 }
 
-/* Can the caller's buffer be the memory of t itself?  Only if t is all of a temporary, in the order of
- * its axes, and nobody else has claimed it. */
+/* Can the caller's buffer be the memory of t itself?  Only if t is all of a temporary, in the order
+ * of its axes, and nobody else has claimed it. */
 static bool may_be_output(const attend_graph *g, const struct at_tensor *t)
 {
     const struct at_tensor *root = &g->tensor[t->root];
@@ -324,7 +326,8 @@ void attend_graph_output(attend_graph *g, const char *name, attend_tensor h)
 
 attend_type attend_tensor_type(attend_tensor t)
 {
-    return t.graph && t.id >= 0 && t.id < t.graph->ntensor ? t.graph->tensor[t.id].type : ATTEND_F32;
+    return t.graph && t.id >= 0 && t.id < t.graph->ntensor ? t.graph->tensor[t.id].type
+                                                           : ATTEND_F32;
 }
 
 attend_shape attend_tensor_shape(attend_tensor t)
@@ -449,7 +452,8 @@ int attend_graph_status(const attend_graph *g)
 }
 
 /* A copy of count elements, in an array with room for just them. */
-static bool copy_array(attend_ctx *ctx, void **dst, int *cap, const void *src, int count, size_t size)
+static bool copy_array(attend_ctx *ctx, void **dst, int *cap, const void *src, int count,
+                       size_t size)
 {
     *cap = count;
     if (!count)
@@ -460,7 +464,8 @@ static bool copy_array(attend_ctx *ctx, void **dst, int *cap, const void *src, i
     return *dst != NULL;
 }
 
-static bool copy_strings(attend_ctx *ctx, char ***dst, int *cap, int *ncopied, char *const *src, int n)
+static bool copy_strings(attend_ctx *ctx, char ***dst, int *cap, int *ncopied, char *const *src,
+                         int n)
 {
     *dst = at_calloc(ctx, n ? n : 1, sizeof **dst);
     *cap = n ? n : 1;
@@ -526,10 +531,11 @@ attend_graph *at_graph_copy(const attend_graph *g)
             ok = (n->fused = at_strdup(ctx, g->node[i].fused)) != NULL;
     }
     ok = ok && copy_exprs(c, g);
-    ok = ok && copy_array(ctx, (void **)&c->output, &c->cap_output, g->output, g->noutput, sizeof(int));
+    ok = ok &&
+         copy_array(ctx, (void **)&c->output, &c->cap_output, g->output, g->noutput, sizeof(int));
     c->noutput = ok ? g->noutput : 0;
-    ok = ok && copy_array(ctx, (void **)&c->dims.form, &c->dims.cap_form, g->dims.form, g->dims.nform,
-                          sizeof *g->dims.form);
+    ok = ok && copy_array(ctx, (void **)&c->dims.form, &c->dims.cap_form, g->dims.form,
+                          g->dims.nform, sizeof *g->dims.form);
     c->dims.nform = ok ? g->dims.nform : 0;
     ok = ok && copy_array(ctx, (void **)&c->dims.sym, &c->dims.cap_sym, g->dims.sym, g->dims.nsym,
                           sizeof *g->dims.sym);

@@ -47,9 +47,9 @@ static int64_t lowest_gap(const struct life *l, const struct life *placed, int n
 static int64_t largest(const attend_plan *plan, const struct at_variant *v, int t)
 {
     const struct at_tensor *x = &plan->graph->tensor[t];
-    int64_t bytes = x->rank ? attend_type_row_bytes(
-                                  x->type, at_plan_range(plan, v->rows, t, x->rank - 1).max)
-                            : (int64_t)attend_type_size(x->type);
+    int64_t bytes =
+        x->rank ? attend_type_row_bytes(x->type, at_plan_range(plan, v->rows, t, x->rank - 1).max)
+                : (int64_t)attend_type_size(x->type);
     for (int d = 0; d < x->rank - 1; d++)
         bytes = at_mul_size(bytes, at_plan_range(plan, v->rows, t, d).max);
     return bytes;
@@ -103,7 +103,8 @@ int at_memplan(attend_plan *plan, struct at_variant *v, struct at_err *e)
     for (int i = 0; i < n; i++) {
         life[i].offset = lowest_gap(&life[i], life, i, busy);
         if (life[i].bytes > INT64_MAX - AT_ALIGN - life[i].offset) {
-            status = at_fail(e, ATTEND_ELIMIT, "the temporaries of the graph would pass 2^63 bytes");
+            status =
+                at_fail(e, ATTEND_ELIMIT, "the temporaries of the graph would pass 2^63 bytes");
             goto done;
         }
         v->offset[life[i].tensor] = life[i].offset;

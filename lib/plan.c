@@ -45,8 +45,8 @@ const struct at_variant *at_plan_variant(const attend_plan *plan, int64_t rows)
     return &plan->variant[plan->nvariant - 1];
 }
 
-/* Ranges of rows that want kernels of their own: a decoding step, a few rows (drafts, small batches),
- * a short prompt, a long one. */
+/* Ranges of rows that want kernels of their own: a decoding step, a few rows (drafts, small
+ * batches), a short prompt, a long one. */
 static void split_rows(attend_plan *plan)
 {
     static const int64_t upto[AT_MAX_VARIANTS] = {1, 16, 256, INT64_MAX};
@@ -70,8 +70,8 @@ static int add_step(attend_plan *plan, struct at_variant *v, int node, struct at
 {
     const struct at_node *n = &plan->graph->node[node];
     struct at_step *s = &v->step[v->nstep++];
-    *s = (struct at_step){.op = n->op, .node = node, .nin = n->nin, .nout = n->nout, .p = &n->p,
-                          .rows = v->rows};
+    *s = (struct at_step){
+        .op = n->op, .node = node, .nin = n->nin, .nout = n->nout, .p = &n->p, .rows = v->rows};
     memcpy(s->in, n->in, sizeof s->in);
     memcpy(s->out, n->out, sizeof s->out);
     int status = at_place(plan, s, e);
@@ -237,7 +237,8 @@ static void add_text(struct at_str *s, const attend_plan *plan, const struct at_
         step_cost(plan, v, st, sym, &flops, &bytes);
         at_str_add(s, "%4d  %-10s ", i, n->label ? n->label : "");
         add_word(s, plan, st);
-        at_str_add(s, " -> %s/%s  %.3g flop %.3g byte", st->device->name, st->row->name, flops, bytes);
+        at_str_add(s, " -> %s/%s  %.3g flop %.3g byte", st->device->name, st->row->name, flops,
+                   bytes);
         if (n->fused)
             at_str_add(s, "  fused: %s", n->fused);
         if (st->why)
@@ -249,9 +250,9 @@ static void add_text(struct at_str *s, const attend_plan *plan, const struct at_
 static void add_json(struct at_str *s, const attend_plan *plan, const struct at_variant *v,
                      const int64_t *sym)
 {
-    at_str_add(s, "{\"rows\": [%lld, %lld], \"arena_bytes\": %lld, \"scratch_bytes\": %lld, \"steps\": [",
-               (long long)v->rows.min, (long long)v->rows.max, (long long)v->arena,
-               (long long)v->scratch);
+    at_str_add(
+        s, "{\"rows\": [%lld, %lld], \"arena_bytes\": %lld, \"scratch_bytes\": %lld, \"steps\": [",
+        (long long)v->rows.min, (long long)v->rows.max, (long long)v->arena, (long long)v->scratch);
     for (int i = 0; i < v->nstep; i++) {
         const struct at_step *st = &v->step[i];
         const struct at_node *n = &plan->graph->node[st->node];
@@ -265,7 +266,9 @@ static void add_json(struct at_str *s, const attend_plan *plan, const struct at_
         attend_free(word.text);
         at_str_add(s, ", \"label\": ");
         at_str_json(s, n->label ? n->label : "");
-        at_str_add(s, ", \"device\": \"%s\", \"kernel\": \"%s\", \"flops\": %.17g, \"bytes\": %.17g, \"fused\": ",
+        at_str_add(s,
+                   ", \"device\": \"%s\", \"kernel\": \"%s\", \"flops\": %.17g, \"bytes\": %.17g, "
+                   "\"fused\": ",
                    st->device->name, st->row->name, flops, bytes);
         at_str_json(s, n->fused ? n->fused : "");
         at_str_add(s, ", \"refused\": ");

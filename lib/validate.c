@@ -9,11 +9,13 @@ static int check_host_read(attend_graph *g, const struct at_node *n)
     static const struct {
         int k;
         const char *what;
-    } read[] = {{AT_IN_KV_USED, "kv_used"},
-                {AT_IN_Q_OFFSET, "q_offset"},
-                {AT_IN_Q_LENS, "q_lens"},
-                {AT_IN_KV_LENS, "kv_lens"},
-                {AT_IN_TABLE, "block_table"}};
+    } read[] = {
+        {AT_IN_KV_USED,  "kv_used"    },
+        {AT_IN_Q_OFFSET, "q_offset"   },
+        {AT_IN_Q_LENS,   "q_lens"     },
+        {AT_IN_KV_LENS,  "kv_lens"    },
+        {AT_IN_TABLE,    "block_table"}
+    };
     if (n->op != AT_ATTENTION && n->op != AT_MASK && n->op != AT_WEIGHTS)
         return 0;
     for (int i = 0; i < AT_LEN(read); i++) {
