@@ -394,7 +394,7 @@ int main(void)
     a.x = calloc(MOST, sizeof *a.x);
     b.x = calloc(MOST, sizeof *b.x);
     for (size_t d = 0; d < NELEM(devices); d++) {
-        random_chains(ctx, devices[d], 600);
+        random_chains(ctx, devices[d], 2000);
         heads_of_one_batch(ctx, devices[d]);
         sliced_column(ctx, devices[d]);
         expanded_row(ctx, devices[d]);
