@@ -143,6 +143,7 @@ static int whole_way(const attend_ctx_opts *opts, const char *device)
     }
     if (status < 0 && g && !strstr(attend_graph_error(g), "no memory") && !plan)
         status = ATTEND_EDEVICE;
+    attend_graph_free(g); /* a plan does not need it */
     if (plan) {
         int made = attend_exec_new(plan, &e);
         status = made < 0 ? made : status;
@@ -153,7 +154,6 @@ static int whole_way(const attend_ctx_opts *opts, const char *device)
     }
     attend_exec_free(e);
     attend_plan_free(plan);
-    attend_graph_free(g);
     attend_ctx_free(ctx);
     return status;
 }
