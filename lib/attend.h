@@ -299,7 +299,7 @@ ATTEND_API attend_tensor attend_graph_gather(attend_graph *g, attend_tensor tabl
                                              attend_tensor index);
 /* Writes rows (B, G, S, D) into the state pool (P, G, page, D): row (b, :, s) goes to slot
  * slots[b, s] = p * page + r; -1 writes nothing.  Converts to the type of the state.  Returns the
- * next version of the state.  A slot outside fails the run; equal slots leave either row. */
+ * next version of the state.  A slot outside fails the run; rows with equal slots may mix. */
 ATTEND_API attend_tensor attend_graph_append(attend_graph *g, attend_tensor state,
                                              attend_tensor rows, attend_tensor slots);
 /* The same into an f8 state, of rows / scale[p, g]; scale is f32 (P, G), or (1, G) for all pages.  What
