@@ -32,7 +32,6 @@ struct work {
     int32_t *key;      /* of score */
     int64_t count[AT_MAX_LANES];
     float floor[AT_MAX_LANES]; /* the least score that still matters is above this */
-    int64_t row;               /* POOL: of cells */
 };
 
 static int64_t lane_lists(const struct at_simd *t, const struct at_weights *p)
@@ -66,8 +65,12 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 
 static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
-    bool rows = at_cpu_has_rows(plan, s->in[AT_IN_Q]) && at_cpu_has_rows(plan, s->in[AT_IN_K]);
-    return at_need(why, rows, "a head's channels are not next to each other in memory");
+    bool rows = at_cpu_has_rows(plan, s->in[AT_IN_Q]) && at_cpu_has_rows(plan, s->in[AT_IN_K]),
+         results = true;
+    for (int k = 0; k < s->nout; k++)
+        results = results && at_cpu_has_rows(plan, s->out[k]);
+    return at_need(why, rows, "a head's channels are not next to each other in memory") &&
+           at_need(why, results, "a row of weights is not together in memory");
 }
 
 static int bind(struct attend_exec *x, const struct at_step *s)

@@ -20,7 +20,7 @@ static const struct config {
     int64_t groups;
     bool causal, window, mask, bias, sinks, alibi, softcap, used, paged, additive, equal, expr;
 } configs[] = {
-    /* clang-format off */
+  /* clang-format off */
     {.name = "plain", .groups = H},
     {.name = "causal, sinks, slopes", .groups = 2, .causal = true, .sinks = true, .alibi = true},
     {.name = "mask, softcap", .groups = 3, .mask = true, .softcap = true},
@@ -29,7 +29,7 @@ static const struct config {
     {.name = "expressions", .groups = 3, .expr = true},
     {.name = "additive", .groups = H, .additive = true, .mask = true},
     {.name = "equal scores", .groups = 2, .mask = true, .equal = true},
-    /* clang-format on */
+  /* clang-format on */
 };
 
 static struct {

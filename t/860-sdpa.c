@@ -380,6 +380,37 @@ static void test_verbs(void)
 
 /* ---- what it refuses ---- */
 
+/* O = P V, of the weights that the program writes; other forms of them are those of part of it. */
+static void test_weights(void)
+{
+#define W "sdpa --causal --align bottom-right --weights " FOLDER
+    good(W "/w.npy " DENSE, "--weights");
+    attend_array w = read_file("w"), v = read_file("v"), o = read_file("o");
+    double worst = 0;
+    bool shape = same_shape(w.shape, ATTEND_SHAPE(2, 4, 5, 7)) && v.data && o.data;
+    for (int64_t n = 0; shape && n < 2 * 4 * 5 * 6; n++) {
+        int64_t row = n / 6, group = row / 5 / 2;
+        double sum = -(double)((float *)o.data)[n];
+        for (int64_t j = 0; j < 7; j++)
+            sum += (double)((float *)w.data)[row * 7 + j] *
+                   (double)((float *)v.data)[(group * 7 + j) * 6 + n % 6];
+        worst = fmax(worst, fabs(sum));
+    }
+    ok(shape && worst < 1e-6, "O is the weights times V (%.2g)", worst);
+    attend_free(w.data), attend_free(v.data), attend_free(o.data);
+    good(W "/wr.npy --weights-rows 0:5 " DENSE, "--weights-rows");
+    same_files("wr", "w", 0, "all rows are all weights");
+    good(W "/wp.npy --weights-pool 5,7 " DENSE, "--weights-pool");
+    same_files("wp", "w", 0, "a cell for each pair is all weights");
+    good(W "/wk.npy --weights-topk 7 " DENSE, "--weights-topk");
+    attend_array key = read_file("wk.idx");
+    ok(key.type == ATTEND_I32 && same_shape(key.shape, ATTEND_SHAPE(2, 4, 5, 7)),
+       "W.idx.npy has keys");
+    attend_free(key.data);
+    good(W "/wc.npy --weights-columns --dropout 0.5 --seed 3 " DENSE, "--weights-columns");
+#undef W
+}
+
 /* clang-format off */
 static const struct refusal {
     const char *args;
@@ -503,6 +534,7 @@ int main(void)
     test_layouts();
     test_types();
     test_conditions();
+    test_weights();
     test_lengths();
     test_caches();
     test_empty();
