@@ -2,7 +2,7 @@
 /* Programs of expressions (expr.h) over a block of scores: every step is a pass over rows that lie
  * in L1.  The loops are plain C in a shape that compilers make vectors of: whole sixteens, nothing
  * aliased; functions come from the vocabulary.  What lies behind the last value of a row is
- * computed too and never looked at. */
+ * computed too and never looked at; leaves and spreads see to it that it is something. */
 #ifndef AT_K_EXPR_H
 #define AT_K_EXPR_H
 
@@ -29,9 +29,9 @@ static void step_i32(int op, void *restrict dst, const void *restrict pa, const 
 {
     switch (op) { /* nothing here wraps: the range was proved when the program was made */
     case AT_X_NEG:
-        EACH(int32_t, int32_t, -a[e]);
+        EACH(int32_t, int32_t, (int32_t)(0 - (uint32_t)a[e]));
     case AT_X_ABS:
-        EACH(int32_t, int32_t, a[e] < 0 ? -a[e] : a[e]);
+        EACH(int32_t, int32_t, a[e] < 0 ? (int32_t)(0 - (uint32_t)a[e]) : a[e]);
     case AT_X_NOT:
         EACH(int32_t, int32_t, !a[e]);
     case AT_X_TO_FLOAT:
@@ -119,8 +119,8 @@ INLINE float log_of(float x)
         float f;
         int32_t i;
     } m = {.f = x < 0x1p-126f ? x * 0x1p23f : x};
-    int32_t k = (m.i - 0x3f3504f3) >> 23;
-    m.i -= (int32_t)((uint32_t)k << 23);
+    int32_t k = (int32_t)((uint32_t)m.i - 0x3f3504f3) >> 23;
+    m.i = (int32_t)((uint32_t)m.i - ((uint32_t)k << 23));
     float t = (float)(x < 0x1p-126f ? k - 23 : k);
     float s = (m.f - 1.0f) / (m.f + 1.0f), z = s * s;
     float p = 1.0f + z * (1.0f / 3 + z * (1.0f / 5 + z * (1.0f / 7 + z * (1.0f / 9))));
@@ -132,9 +132,10 @@ INLINE float log_of(float x)
 
 INLINE float floor_of(float x)
 {
-    float t = (float)(int32_t)x; /* exact below 2^23; above it floats are integers */
+    bool small = fabsf(x) < 0x1p23f; /* above it floats are integers */
+    float t = (float)(int32_t)(small ? x : 0);
     t = t > x ? t - 1.0f : t;
-    return fabsf(x) < 0x1p23f ? t : x;
+    return small ? t : x;
 }
 
 #define VECTORS(value)                                                                             \
@@ -237,18 +238,19 @@ static void hide(float *d, const int32_t *visible, int n)
         else                                                                                       \
             ((int32_t *)dst)[e] = (int32_t)(value)
 
-/* n values of a variable or number; score: the strip's first. */
+/* count values of a variable or number, filled up to n; score: the strip's first. */
 static void step_leaf(const struct at_vec_op *op, const struct at_expr_block *k, const float *score,
-                      int64_t j0, void *dst, int n)
+                      int64_t j0, void *dst, int count, int n)
 {
     int64_t one = op->op == AT_X_B     ? k->b
                   : op->op == AT_X_SQ  ? k->sq
                   : op->op == AT_X_SKV ? k->skv
                                        : op->value.i;
-    if (op->op == AT_X_SCORE)
-        memcpy(dst, score, (size_t)n * sizeof *score);
-    else if (op->width == AT_V_F32)
-        for (int e = 0; e < 16; e++)
+    if (op->op == AT_X_SCORE) {
+        memcpy(dst, score, (size_t)count * sizeof *score);
+        memset((float *)dst + count, 0, (size_t)(n - count) * sizeof *score);
+    } else if (op->width == AT_V_F32)
+        for (int e = 0; e < n; e++)
             ((float *)dst)[e] = (float)op->value.f;
     else if (op->op == AT_X_J) {
         FILL(j0 + e);
@@ -257,7 +259,6 @@ static void step_leaf(const struct at_vec_op *op, const struct at_expr_block *k,
     } else if (op->op == AT_X_H) {
         FILL(e < k->lanes ? k->h[e] : 0);
     } else {
-        n = 16;
         FILL(one);
     }
 }
@@ -313,11 +314,13 @@ static void step_load(const struct at_vec_op *op, const struct at_view *v, char 
         for (int j = 0; j < keys; j++)                                                             \
             for (int r = 0; r < lanes; r++)                                                        \
                 d[j * lanes + r] = (value);                                                        \
+        for (int e = keys * lanes; e < n; e++)                                                     \
+            d[e] = 0;                                                                              \
     }
 
-/* keys x lanes values from one, one a lane (keys), or one a key. */
+/* keys x lanes values from one, one a lane, or one a key; filled up to n. */
 static void spread(int from, int width, void *restrict dst, const void *restrict src, int keys,
-                   int lanes)
+                   int lanes, int n)
 {
     if (width == AT_V_I64) {
         if (from == AT_V_ONE)
@@ -353,11 +356,11 @@ static void run_step(const struct at_vec_op *op, const struct at_expr_block *k, 
     const char *a = scratch + op->arg[0], *b = scratch + op->arg[1], *c = scratch + op->arg[2];
     if (op->op == AT_V_SPREAD)
         spread(op->from, op->width, dst, a, op->shape & AT_V_KEYS ? keys : 1,
-               op->shape & AT_V_LANES ? lanes : 1);
+               op->shape & AT_V_LANES ? lanes : 1, n);
     else if (op->op == AT_X_LOAD)
         step_load(op, &k->capture[op->capture], scratch, n);
     else if (op->nargs == 0)
-        step_leaf(op, k, score, j0, dst, count);
+        step_leaf(op, k, score, j0, dst, count, n);
     else if (op->op == AT_X_SELECT)
         step_select(op->width, dst, a, b, c, n);
     else if (op->width == AT_V_F32)
