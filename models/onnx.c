@@ -1,53 +1,34 @@
 /* SPDX-License-Identifier: MIT */
-/* ONNX models: the file and its constants, checked when it is opened; then the walk over its nodes
- * that makes a graph.  What each operator becomes is onnx_ops.c, onnx_attn.c and onnx_fold.c. */
+/* ONNX models: the file and its constants, read as hostile input and checked when it is opened.
+ * What becomes of its nodes is onnx_build.c. */
 #include "onnx.h"
 #include "os.h"
 #include "say.h"
 
-#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define REFUSE(say, status, ...) at_say((say)->err, (say)->errlen, status, __VA_ARGS__)
+
 /* ---- memory ---- */
 
 /* Memory of a model, freed with it. */
-struct block {
-    struct block *next;
+struct onnx_block {
+    struct onnx_block *next;
     int64_t pad; /* keeps what follows at multiples of 16 */
 };
 
-/* What a file of some size may ask for: protobuf-c makes a struct of an empty message, and 8 bytes
- * of a number in one; a node of a few bytes makes constants of any size. */
-struct budget {
-    uint64_t left;
-};
-
 /* A file of constants outside of the model. */
-struct external {
-    struct external *next;
+struct onnx_external {
+    struct onnx_external *next;
     char *path;
     struct at_os_map map;
 };
 
-struct attend_onnx {
-    struct budget budget, kept; /* of the file's messages; of what is made of them */
-    ProtobufCAllocator allocator;
-    AtOnnx__Model *proto;
-    int64_t opset, microsoft; /* versions of the operator sets; 0: not imported */
-    struct block *memory;
-    struct external *external;
-    const char *folder;          /* of the file, with the last '/'; NULL: in memory */
-    struct onnx_value *constant; /* the initializers */
-    int nconstant;
-    attend_onnx_info *input, *output;
-    int ninput, noutput;
-};
-
 static void *take(void *budget, size_t size)
 {
-    struct budget *b = budget;
+    struct onnx_budget *b = budget;
     if (size > b->left)
         return NULL;
     b->left -= size;
@@ -68,14 +49,14 @@ static void set_budgets(attend_onnx *m, uint64_t file)
     m->allocator = (ProtobufCAllocator){take, give_back, &m->budget};
 }
 
-static void *keep(attend_onnx *m, int64_t count, int64_t size)
+void *at_onnx_keep(attend_onnx *m, int64_t count, int64_t size)
 {
     int64_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes) || bytes < 0 ||
-        (uint64_t)bytes + sizeof(struct block) + 1 > m->kept.left)
+        (uint64_t)bytes + sizeof(struct onnx_block) + 1 > m->kept.left)
         return NULL;
-    m->kept.left -= (uint64_t)bytes + sizeof(struct block) + 1;
-    struct block *b = calloc(1, sizeof *b + (size_t)bytes + 1);
+    m->kept.left -= (uint64_t)bytes + sizeof(struct onnx_block) + 1;
+    struct onnx_block *b = calloc(1, sizeof *b + (size_t)bytes + 1);
     if (!b)
         return NULL;
     b->next = m->memory;
@@ -89,11 +70,11 @@ void attend_onnx_free(attend_onnx *m)
         return;
     if (m->proto)
         at_onnx__model__free_unpacked(m->proto, &m->allocator);
-    for (struct block *b = m->memory, *next; b; b = next) {
+    for (struct onnx_block *b = m->memory, *next; b; b = next) {
         next = b->next;
         free(b);
     }
-    for (struct external *e = m->external, *next; e; e = next) {
+    for (struct onnx_external *e = m->external, *next; e; e = next) {
         next = e->next;
         at_os_unmap(&e->map);
         free(e->path);
@@ -125,16 +106,8 @@ static const struct element {
     {16, ATTEND_BF16, "bfloat16"},
 };
 
-/* Where errors go. */
-struct say {
-    char *err;
-    size_t errlen;
-};
-
-#define REFUSE(say, status, ...) at_say((say)->err, (say)->errlen, status, __VA_ARGS__)
-
 /* The type with this number of ONNX's, or a status. */
-static int element_type(int32_t id, const char *what, const char *name, const struct say *say)
+static int element_type(int32_t id, const char *what, const char *name, const struct onnx_say *say)
 {
     const char *other = "unknown";
     for (size_t k = 0; k < sizeof elements / sizeof *elements; k++)
@@ -146,11 +119,6 @@ static int element_type(int32_t id, const char *what, const char *name, const st
     return REFUSE(say, ATTEND_EUNSUPPORTED,
                   "%s '%.80s' has elements of type %d (%s), which is not here", what, name, id,
                   other);
-}
-
-static const char *text(const char *s)
-{
-    return s ? s : "";
 }
 
 /* ---- tensors ---- */
@@ -167,9 +135,9 @@ int64_t at_onnx_count(const attend_shape *s)
     return empty ? 0 : n;
 }
 
-static int tensor_shape(const AtOnnx__Tensor *t, attend_shape *shape, const struct say *say)
+static int tensor_shape(const AtOnnx__Tensor *t, attend_shape *shape, const struct onnx_say *say)
 {
-    const char *name = text(t->name);
+    const char *name = at_onnx_text(t->name);
     if (t->n_dims > ATTEND_MAX_RANK)
         return REFUSE(say, ATTEND_ELIMIT, "tensor '%.80s' has %zu axes; at most %d are supported",
                       name, t->n_dims, ATTEND_MAX_RANK);
@@ -216,8 +184,8 @@ static void copy_listed(const AtOnnx__Tensor *t, attend_type type, int64_t count
 static const char *entry(const AtOnnx__Tensor *t, const char *key)
 {
     for (size_t k = 0; k < t->n_external_data; k++)
-        if (strcmp(text(t->external_data[k]->key), key) == 0)
-            return text(t->external_data[k]->value);
+        if (strcmp(at_onnx_text(t->external_data[k]->key), key) == 0)
+            return at_onnx_text(t->external_data[k]->value);
     return NULL;
 }
 
@@ -235,10 +203,10 @@ static bool inside(const char *path)
 }
 
 static int map_external(attend_onnx *m, const char *location, struct at_os_map *out,
-                        const struct say *say)
+                        const struct onnx_say *say)
 {
     size_t length = strlen(m->folder) + strlen(location) + 1;
-    struct external *e = calloc(1, sizeof *e);
+    struct onnx_external *e = calloc(1, sizeof *e);
     char *path = malloc(length);
     if (!e || !path) {
         free(e);
@@ -246,7 +214,7 @@ static int map_external(attend_onnx *m, const char *location, struct at_os_map *
         return REFUSE(say, ATTEND_ENOMEM, "no memory to open a file of constants");
     }
     snprintf(path, length, "%s%s", m->folder, location);
-    for (struct external *old = m->external; old; old = old->next)
+    for (struct onnx_external *old = m->external; old; old = old->next)
         if (strcmp(old->path, path) == 0) {
             free(path);
             free(e);
@@ -268,25 +236,25 @@ static int map_external(attend_onnx *m, const char *location, struct at_os_map *
 
 /* The bytes of a tensor that lie in another file. */
 static int external_bytes(attend_onnx *m, const AtOnnx__Tensor *t, uint64_t bytes,
-                          const unsigned char **out, const struct say *say)
+                          const unsigned char **out, const struct onnx_say *say)
 {
     const char *location = entry(t, "location"), *at = entry(t, "offset");
     struct at_os_map map = {0};
     uint64_t offset = at ? strtoull(at, NULL, 10) : 0;
     if (!m->folder)
         return REFUSE(say, ATTEND_EUNSUPPORTED, "tensor '%.80s' lies in another file",
-                      text(t->name));
+                      at_onnx_text(t->name));
     if (!location || !inside(location))
         return REFUSE(say, ATTEND_EFORMAT,
                       "tensor '%.80s' lies in a file '%.80s' outside of the model's folder",
-                      text(t->name), location ? location : "");
+                      at_onnx_text(t->name), location ? location : "");
     int status = map_external(m, location, &map, say);
     if (status < 0)
         return status;
     if (offset > map.size || bytes > map.size - offset)
         return REFUSE(say, ATTEND_EFORMAT,
                       "tensor '%.80s' wants %llu bytes at %llu of '%.80s', which has %llu",
-                      text(t->name), (unsigned long long)bytes, (unsigned long long)offset,
+                      at_onnx_text(t->name), (unsigned long long)bytes, (unsigned long long)offset,
                       location, (unsigned long long)map.size);
     *out = (const unsigned char *)map.data + offset;
     return 0;
@@ -294,7 +262,7 @@ static int external_bytes(attend_onnx *m, const AtOnnx__Tensor *t, uint64_t byte
 
 /* Sets *data to the elements of t: in place where they lie aligned, else copied. */
 static int tensor_data(attend_onnx *m, const AtOnnx__Tensor *t, struct onnx_value *v,
-                       const struct say *say)
+                       const struct onnx_say *say)
 {
     int64_t count = at_onnx_count(&v->shape), size = (int64_t)attend_type_size(v->type);
     const unsigned char *raw = NULL;
@@ -305,19 +273,19 @@ static int tensor_data(attend_onnx *m, const AtOnnx__Tensor *t, struct onnx_valu
     } else if (t->has_raw_data) {
         if (t->raw_data.len != (size_t)(count * size))
             return REFUSE(say, ATTEND_EFORMAT, "tensor '%.80s' has %zu bytes, wants %lld",
-                          text(t->name), t->raw_data.len, (long long)(count * size));
+                          at_onnx_text(t->name), t->raw_data.len, (long long)(count * size));
         raw = t->raw_data.data;
     } else if (listed(t, v->type) != count) {
         return REFUSE(say, ATTEND_EFORMAT, "tensor '%.80s' has %lld elements, wants %lld",
-                      text(t->name), (long long)listed(t, v->type), (long long)count);
+                      at_onnx_text(t->name), (long long)listed(t, v->type), (long long)count);
     }
     if (raw && (uintptr_t)raw % (uintptr_t)size == 0) {
         v->data = raw;
         return 0;
     }
-    void *copy = keep(m, count, size);
+    void *copy = at_onnx_keep(m, count, size);
     if (!copy)
-        return REFUSE(say, ATTEND_ENOMEM, "no memory for tensor '%.80s'", text(t->name));
+        return REFUSE(say, ATTEND_ENOMEM, "no memory for tensor '%.80s'", at_onnx_text(t->name));
     if (raw)
         memcpy(copy, raw, (size_t)(count * size));
     else
@@ -326,25 +294,26 @@ static int tensor_data(attend_onnx *m, const AtOnnx__Tensor *t, struct onnx_valu
     return 0;
 }
 
-static int read_tensor(attend_onnx *m, const AtOnnx__Tensor *t, struct onnx_value *v,
-                       const struct say *say)
+int at_onnx_read_tensor(attend_onnx *m, const AtOnnx__Tensor *t, struct onnx_value *v,
+                        const struct onnx_say *say)
 {
     int status = tensor_shape(t, &v->shape, say);
     if (status == 0)
-        status = element_type(t->data_type, "tensor", text(t->name), say);
+        status = element_type(t->data_type, "tensor", at_onnx_text(t->name), say);
     if (status < 0)
         return status;
-    v->name = text(t->name);
+    v->name = at_onnx_text(t->name);
     v->type = (attend_type)status;
     return tensor_data(m, t, v, say);
 }
 
 /* ---- opening ---- */
 
-static int read_info(const AtOnnx__ValueInfo *info, attend_onnx_info *out, const struct say *say)
+static int read_info(const AtOnnx__ValueInfo *info, attend_onnx_info *out,
+                     const struct onnx_say *say)
 {
     const AtOnnx__TensorType *t = info->type ? info->type->tensor_type : NULL;
-    out->name = text(info->name);
+    out->name = at_onnx_text(info->name);
     out->shape.rank = -1;
     if (!*out->name)
         return REFUSE(say, ATTEND_EFORMAT, "an input or output has no name");
@@ -379,15 +348,16 @@ static bool is_constant(const attend_onnx *m, const char *name)
     return bsearch(&key, m->constant, (size_t)m->nconstant, sizeof key, by_name) != NULL;
 }
 
-static int read_infos(attend_onnx *m, const struct say *say)
+static int read_infos(attend_onnx *m, const struct onnx_say *say)
 {
     const AtOnnx__Graph *g = m->proto->graph;
-    m->input = keep(m, (int64_t)g->n_input, sizeof *m->input);
-    m->output = keep(m, (int64_t)g->n_output, sizeof *m->output);
+    m->input = at_onnx_keep(m, (int64_t)g->n_input, sizeof *m->input);
+    m->output = at_onnx_keep(m, (int64_t)g->n_output, sizeof *m->output);
     if (!m->input || !m->output)
         return REFUSE(say, ATTEND_ENOMEM, "no memory for a model");
     for (size_t k = 0; k < g->n_input; k++) {
-        if (is_constant(m, text(g->input[k]->name))) /* a default that nobody needs to give */
+        if (is_constant(m,
+                        at_onnx_text(g->input[k]->name))) /* a default that nobody needs to give */
             continue;
         int status = read_info(g->input[k], &m->input[m->ninput++], say);
         if (status < 0)
@@ -401,15 +371,15 @@ static int read_infos(attend_onnx *m, const struct say *say)
     return m->noutput ? 0 : REFUSE(say, ATTEND_EFORMAT, "the model has no output");
 }
 
-static int read_constants(attend_onnx *m, const struct say *say)
+static int read_constants(attend_onnx *m, const struct onnx_say *say)
 {
     const AtOnnx__Graph *g = m->proto->graph;
-    m->constant = keep(m, (int64_t)g->n_initializer, sizeof *m->constant);
+    m->constant = at_onnx_keep(m, (int64_t)g->n_initializer, sizeof *m->constant);
     if (!m->constant)
         return REFUSE(say, ATTEND_ENOMEM, "no memory for a model");
     for (size_t k = 0; k < g->n_initializer; k++, m->nconstant++) {
         m->constant[k].t = attend_none();
-        int status = read_tensor(m, g->initializer[k], &m->constant[k], say);
+        int status = at_onnx_read_tensor(m, g->initializer[k], &m->constant[k], say);
         if (status < 0)
             return status;
     }
@@ -417,12 +387,12 @@ static int read_constants(attend_onnx *m, const struct say *say)
     return 0;
 }
 
-static bool own_domain(const char *domain)
+bool at_onnx_own_domain(const char *domain)
 {
     return !*domain || strcmp(domain, "ai.onnx") == 0;
 }
 
-static int read_model(attend_onnx *m, const void *data, size_t bytes, const struct say *say)
+static int read_model(attend_onnx *m, const void *data, size_t bytes, const struct onnx_say *say)
 {
     set_budgets(m, bytes);
     m->proto = at_onnx__model__unpack(&m->allocator, bytes, data);
@@ -432,9 +402,9 @@ static int read_model(attend_onnx *m, const void *data, size_t bytes, const stru
         return REFUSE(say, ATTEND_EFORMAT, "it is no ONNX model: it has no graph");
     for (size_t k = 0; k < m->proto->n_opset_import; k++) {
         const AtOnnx__OperatorSet *set = m->proto->opset_import[k];
-        if (own_domain(text(set->domain)))
+        if (at_onnx_own_domain(at_onnx_text(set->domain)))
             m->opset = set->version;
-        else if (strcmp(text(set->domain), "com.microsoft") == 0)
+        else if (strcmp(at_onnx_text(set->domain), "com.microsoft") == 0)
             m->microsoft = set->version;
     }
     if (m->opset < 1 && m->microsoft < 1)
@@ -444,7 +414,7 @@ static int read_model(attend_onnx *m, const void *data, size_t bytes, const stru
 }
 
 static int open_model(const void *data, size_t bytes, const char *folder, attend_onnx **out,
-                      const struct say *say)
+                      const struct onnx_say *say)
 {
     attend_onnx *m = calloc(1, sizeof *m);
     if (!m)
@@ -463,14 +433,14 @@ int attend_onnx_from_memory(const void *data, size_t bytes, attend_onnx **out, c
                             size_t errlen)
 {
     *out = NULL;
-    return open_model(data, bytes, NULL, out, &(struct say){err, errlen});
+    return open_model(data, bytes, NULL, out, &(struct onnx_say){err, errlen});
 }
 
 int attend_onnx_open(const char *path, attend_onnx **out, char *err, size_t errlen)
 {
     struct at_os_map map;
     char why[400] = "";
-    struct say say = {why, sizeof why};
+    struct onnx_say say = {why, sizeof why};
     *out = NULL;
     int status = at_os_map_file(&map, path, err, errlen);
     if (status < 0)
@@ -504,14 +474,14 @@ int attend_onnx_output(const attend_onnx *m, int i, attend_onnx_info *out)
 }
 
 static int tensor_file(attend_onnx *m, const struct at_os_map *map, attend_array *out,
-                       const struct say *say)
+                       const struct onnx_say *say)
 {
     struct onnx_value v = {0};
     set_budgets(m, map->size);
     AtOnnx__Tensor *t = at_onnx__tensor__unpack(&m->allocator, map->size, map->data);
     if (!t)
         return REFUSE(say, ATTEND_EFORMAT, "it is no tensor, or is damaged or cut short");
-    int status = read_tensor(m, t, &v, say);
+    int status = at_onnx_read_tensor(m, t, &v, say);
     if (status == 0) {
         int64_t bytes = at_onnx_count(&v.shape) * (int64_t)attend_type_size(v.type);
         *out = (attend_array){v.type, v.shape, malloc((size_t)bytes + 1), bytes};
@@ -532,553 +502,9 @@ int attend_onnx_tensor_read(const char *path, attend_array *out, char *err, size
     if (status < 0)
         return status;
     attend_onnx *m = calloc(1, sizeof *m);
-    status = m ? tensor_file(m, &map, out, &(struct say){why, sizeof why})
+    status = m ? tensor_file(m, &map, out, &(struct onnx_say){why, sizeof why})
                : at_say(why, sizeof why, ATTEND_ENOMEM, "no memory");
     attend_onnx_free(m);
     at_os_unmap(&map);
     return status < 0 ? at_say(err, errlen, status, "\"%s\": %s", path, why) : 0;
-}
-
-/* ---- building: values by name ---- */
-
-struct onnx_build {
-    attend_onnx *m;
-    attend_graph *g;
-    int status; /* the first error */
-    struct say say;
-    struct onnx_value *value; /* all of the model, in the order of appearance */
-    int nvalue, cap;
-    int *slot; /* open addressing: indices of value, or -1 */
-    uint32_t mask;
-};
-
-static uint32_t hash(const char *s)
-{
-    uint32_t h = 2166136261u; /* FNV-1a */
-    for (; *s; s++)
-        h = (h ^ (unsigned char)*s) * 16777619u;
-    return h;
-}
-
-/* The slot that holds the name, or the free one where it belongs. */
-static int *find_slot(const struct onnx_build *b, const char *name)
-{
-    uint32_t k = hash(name) & b->mask;
-    while (b->slot[k] >= 0 && strcmp(b->value[b->slot[k]].name, name) != 0)
-        k = (k + 1) & b->mask;
-    return &b->slot[k];
-}
-
-static struct onnx_value *find_value(const struct onnx_build *b, const char *name)
-{
-    int k = *find_slot(b, name);
-    return k < 0 ? NULL : &b->value[k];
-}
-
-static void add_value(struct onnx_build *b, const struct onnx_value *v)
-{
-    int *slot = find_slot(b, v->name);
-    if (b->status)
-        return;
-    if (!*v->name || *slot >= 0) {
-        b->status = at_say(b->say.err, b->say.errlen, ATTEND_EFORMAT, "%s '%.80s'",
-                           *v->name ? "two values have the name" : "a value has no name", v->name);
-        return;
-    }
-    *slot = b->nvalue;
-    b->value[b->nvalue++] = *v;
-}
-
-/* As many values as the model names. */
-static int make_table(struct onnx_build *b)
-{
-    const AtOnnx__Graph *g = b->m->proto->graph;
-    int64_t count = (int64_t)b->m->ninput + b->m->nconstant;
-    for (size_t k = 0; k < g->n_node; k++)
-        count += (int64_t)g->node[k]->n_output;
-    int64_t slots = 16;
-    while (slots < 2 * count)
-        slots *= 2;
-    if (count > INT32_MAX / 4)
-        return at_say(b->say.err, b->say.errlen, ATTEND_ELIMIT, "the model has %lld values",
-                      (long long)count);
-    b->mask = (uint32_t)(slots - 1);
-    b->value = calloc((size_t)count + 1, sizeof *b->value);
-    b->slot = malloc((size_t)slots * sizeof *b->slot);
-    if (!b->value || !b->slot)
-        return at_say(b->say.err, b->say.errlen, ATTEND_ENOMEM, "no memory for %lld values",
-                      (long long)count);
-    memset(b->slot, -1, (size_t)slots * sizeof *b->slot);
-    return 0;
-}
-
-/* "2 x 3"; -1 is "?" */
-static const char *shape_text(const attend_shape *s, char buf[128])
-{
-    size_t n = 0;
-    snprintf(buf, 128, "a scalar");
-    for (int d = 0; d < s->rank; d++)
-        n += (size_t)(s->dim[d] < 0 ? snprintf(buf + n, 128 - n, "%s?", d ? " x " : "")
-                                    : snprintf(buf + n, 128 - n, "%s%lld", d ? " x " : "",
-                                               (long long)s->dim[d]));
-    return buf;
-}
-
-/* The type that a graph has for one of ONNX's; -1: none. */
-static int graph_type(attend_type type)
-{
-    return type == ATTEND_F64                       ? ATTEND_F32
-           : type == ATTEND_I64                     ? ATTEND_I32
-           : type == ATTEND_I8 || type == ATTEND_U8 ? -1
-                                                    : (int)type;
-}
-
-static int check_input(const struct onnx_build *b, int i, const attend_array *a)
-{
-    const attend_onnx_info *want = &b->m->input[i];
-    char got[128], model[128];
-    bool fits = a->shape.rank >= 0 && a->shape.rank <= ATTEND_MAX_RANK &&
-                (want->shape.rank < 0 || a->shape.rank == want->shape.rank);
-    if (a->type != want->type)
-        return at_say(b->say.err, b->say.errlen, ATTEND_EINVAL,
-                      "input '%.80s' is %s, the model wants %s", want->name,
-                      attend_type_name(a->type), attend_type_name(want->type));
-    for (int d = 0; fits && d < a->shape.rank; d++)
-        fits = a->shape.dim[d] >= 0 && (want->shape.rank < 0 || want->shape.dim[d] < 0 ||
-                                        want->shape.dim[d] == a->shape.dim[d]);
-    if (!fits)
-        return at_say(b->say.err, b->say.errlen, ATTEND_EINVAL,
-                      "input '%.80s' is %s, the model wants %s", want->name,
-                      a->shape.rank < 0 || a->shape.rank > ATTEND_MAX_RANK
-                          ? "of no rank"
-                          : shape_text(&a->shape, got),
-                      want->shape.rank < 0 ? "any shape" : shape_text(&want->shape, model));
-    if (!a->data && graph_type(a->type) < 0)
-        return at_say(b->say.err, b->say.errlen, ATTEND_EUNSUPPORTED,
-                      "input '%.80s' is %s and its values are not given", want->name,
-                      attend_type_name(a->type));
-    return 0;
-}
-
-static int add_input(struct onnx_build *b, int i, const attend_array *a)
-{
-    struct onnx_value v = {b->m->input[i].name, a->type, a->shape, attend_none(), NULL};
-    int status = check_input(b, i, a);
-    if (status < 0)
-        return status;
-    if (a->data) {
-        int64_t count = at_onnx_count(&a->shape);
-        void *copy = count < 0 ? NULL : keep(b->m, count, (int64_t)attend_type_size(a->type));
-        if (!copy)
-            return at_say(b->say.err, b->say.errlen, ATTEND_ENOMEM, "no memory for input '%.80s'",
-                          v.name);
-        memcpy(copy, a->data, (size_t)count * attend_type_size(a->type));
-        v.data = copy;
-    } else {
-        v.t = attend_graph_input(b->g, v.name, (attend_type)graph_type(a->type), a->shape);
-    }
-    add_value(b, &v);
-    return b->status;
-}
-
-/* ---- building: errors and memory of nodes ---- */
-
-void at_onnx_fail(struct onnx_node *n, int status, const char *fmt, ...)
-{
-    char what[320];
-    va_list ap;
-    if (n->b->status)
-        return;
-    va_start(ap, fmt);
-    vsnprintf(what, sizeof what, fmt, ap);
-    va_end(ap);
-    n->b->status = at_say(n->b->say.err, n->b->say.errlen, status, "node '%.80s' (%.40s): %s",
-                          n->name, n->op, what);
-}
-
-bool at_onnx_failed(const struct onnx_node *n)
-{
-    return n->b->status || attend_graph_status(n->g) < 0;
-}
-
-void *at_onnx_alloc(struct onnx_node *n, int64_t count, int64_t size)
-{
-    void *p = keep(n->b->m, count, size);
-    if (!p)
-        at_onnx_fail(n, ATTEND_ENOMEM, "no memory for %lld elements", (long long)count);
-    return p;
-}
-
-/* ---- building: attributes ---- */
-
-static const AtOnnx__Attribute *attribute(const struct onnx_node *n, const char *name)
-{
-    for (size_t k = 0; k < n->proto->n_attribute; k++)
-        if (strcmp(text(n->proto->attribute[k]->name), name) == 0)
-            return n->proto->attribute[k];
-    return NULL;
-}
-
-/* The attribute if it is there and of a type (0, of old files: not said). */
-static const AtOnnx__Attribute *typed(struct onnx_node *n, const char *name, int type)
-{
-    const AtOnnx__Attribute *a = attribute(n, name);
-    if (a && a->type && a->type != type) {
-        at_onnx_fail(n, ATTEND_EFORMAT, "attribute %s is of type %d, wants %d", name, (int)a->type,
-                     type);
-        return NULL;
-    }
-    return a;
-}
-
-bool at_onnx_has_attribute(const struct onnx_node *n, const char *name)
-{
-    return attribute(n, name) != NULL;
-}
-
-int64_t at_onnx_int(struct onnx_node *n, const char *name, int64_t absent)
-{
-    const AtOnnx__Attribute *a = typed(n, name, 2);
-    return a ? a->i : absent;
-}
-
-float at_onnx_float(struct onnx_node *n, const char *name, float absent)
-{
-    const AtOnnx__Attribute *a = typed(n, name, 1);
-    return a ? a->f : absent;
-}
-
-int at_onnx_ints(struct onnx_node *n, const char *name, int64_t *out)
-{
-    const AtOnnx__Attribute *a = typed(n, name, 7);
-    if (!a)
-        return -1;
-    if (a->n_ints > ONNX_MAX_INTS) {
-        at_onnx_fail(n, ATTEND_ELIMIT, "attribute %s has %zu numbers; at most %d are supported",
-                     name, a->n_ints, ONNX_MAX_INTS);
-        return -1;
-    }
-    for (size_t k = 0; k < a->n_ints; k++)
-        out[k] = a->ints[k];
-    return (int)a->n_ints;
-}
-
-bool at_onnx_says(struct onnx_node *n, const char *name, const char *want, bool absent)
-{
-    const AtOnnx__Attribute *a = typed(n, name, 3);
-    return a ? a->s.len == strlen(want) && memcmp(a->s.data, want, a->s.len) == 0 : absent;
-}
-
-bool at_onnx_tensor(struct onnx_node *n, const char *name, struct onnx_value *out)
-{
-    char why[320] = "";
-    const AtOnnx__Attribute *a = typed(n, name, 4);
-    if (!a || !a->t)
-        return false;
-    *out = (struct onnx_value){.t = attend_none()};
-    int status = read_tensor(n->b->m, a->t, out, &(struct say){why, sizeof why});
-    if (status < 0)
-        at_onnx_fail(n, status, "attribute %s: %s", name, why);
-    return status == 0;
-}
-
-/* ---- building: inputs ---- */
-
-static const void *converted(struct onnx_node *n, const struct onnx_value *v, attend_type type)
-{
-    int64_t count = at_onnx_count(&v->shape);
-    void *to = at_onnx_alloc(n, count, (int64_t)attend_type_size(type));
-    if (!to)
-        return NULL;
-    if (type == ATTEND_F32) {
-        if (attend_convert(ATTEND_F32, to, v->type, v->data, count) < 0)
-            at_onnx_fail(n, ATTEND_EUNSUPPORTED, "'%.80s' cannot be converted to f32", v->name);
-        return to;
-    }
-    for (int64_t k = 0; k < count; k++) {
-        int64_t x = at_onnx_integer(v, k);
-        if (x < INT32_MIN || x > INT32_MAX) {
-            at_onnx_fail(n, ATTEND_ELIMIT, "'%.80s' has the value %lld, which is no int32", v->name,
-                         (long long)x);
-            return NULL;
-        }
-        ((int32_t *)to)[k] = (int32_t)x;
-    }
-    return to;
-}
-
-attend_tensor at_onnx_value_tensor(struct onnx_node *n, struct onnx_value *v)
-{
-    if (v->t.graph || at_onnx_failed(n))
-        return v->t;
-    int type = graph_type(v->type);
-    const void *data = v->data;
-    if (type < 0)
-        at_onnx_fail(n, ATTEND_EUNSUPPORTED, "'%.80s' is %s, which graphs do not have", v->name,
-                     attend_type_name(v->type));
-    else if ((attend_type)type != v->type)
-        data = converted(n, v, (attend_type)type);
-    if (!at_onnx_failed(n))
-        v->t = at_onnx_const(n, (attend_type)type, v->shape, data);
-    return v->t;
-}
-
-attend_tensor at_onnx_use(struct onnx_node *n, int k)
-{
-    return at_onnx_value_tensor(n, n->in[k]);
-}
-
-attend_tensor at_onnx_use_rounded(struct onnx_node *n, int k)
-{
-    int type = graph_type(n->in[k]->type);
-    attend_tensor t = at_onnx_use(n, k);
-    return at_onnx_failed(n) ? t : at_onnx_cast(n, t, (attend_type)type);
-}
-
-double at_onnx_number(const struct onnx_value *v, int64_t i)
-{
-    const char *at = (const char *)v->data + (size_t)i * attend_type_size(v->type);
-    double x = 0;
-    if (v->type == ATTEND_BOOL)
-        return *at != 0;
-    return attend_convert(ATTEND_F64, &x, v->type, at, 1) < 0 ? 0 : x;
-}
-
-int64_t at_onnx_integer(const struct onnx_value *v, int64_t i)
-{
-    switch (v->type) {
-    case ATTEND_I64:
-        return ((const int64_t *)v->data)[i];
-    case ATTEND_I32:
-        return ((const int32_t *)v->data)[i];
-    case ATTEND_I8:
-        return ((const int8_t *)v->data)[i];
-    case ATTEND_U8:
-        return ((const uint8_t *)v->data)[i];
-    default: /* bool */
-        return ((const uint8_t *)v->data)[i] != 0;
-    }
-}
-
-int at_onnx_known(struct onnx_node *n, int k, int64_t *out)
-{
-    const struct onnx_value *v = n->in[k];
-    int64_t count = at_onnx_count(&v->shape);
-    bool integer = v->type == ATTEND_I64 || v->type == ATTEND_I32;
-    if (!integer)
-        at_onnx_fail(n, ATTEND_EFORMAT, "'%.80s' is %s, wants integers", v->name,
-                     attend_type_name(v->type));
-    else if (!v->data)
-        at_onnx_fail(n, ATTEND_EUNSUPPORTED,
-                     "'%.80s' is not known before the run, which this operator needs", v->name);
-    else if (count > ONNX_MAX_INTS)
-        at_onnx_fail(n, ATTEND_ELIMIT, "'%.80s' has %lld numbers; at most %d are supported",
-                     v->name, (long long)count, ONNX_MAX_INTS);
-    if (!integer || !v->data || count > ONNX_MAX_INTS)
-        return -1;
-    for (int64_t i = 0; i < count; i++)
-        out[i] = at_onnx_integer(v, i);
-    return (int)count;
-}
-
-bool at_onnx_known_one(struct onnx_node *n, int k, int64_t *out)
-{
-    int64_t all[ONNX_MAX_INTS];
-    int count = at_onnx_known(n, k, all);
-    if (count >= 0 && count != 1)
-        at_onnx_fail(n, ATTEND_EINVAL, "'%.80s' has %d numbers, wants one", n->in[k]->name, count);
-    if (count == 1)
-        *out = all[0];
-    return count == 1;
-}
-
-/* ---- building: outputs and constants ---- */
-
-static void give(struct onnx_node *n, int k, struct onnx_value *v)
-{
-    if (at_onnx_failed(n) || !at_onnx_wanted(n, k))
-        return;
-    v->name = n->proto->output[k];
-    add_value(n->b, v);
-}
-
-void at_onnx_give(struct onnx_node *n, int k, attend_tensor t, attend_type type)
-{
-    give(n, k, &(struct onnx_value){.type = type, .shape = attend_tensor_shape(t), .t = t});
-}
-
-void at_onnx_give_known(struct onnx_node *n, int k, attend_type type, attend_shape shape,
-                        const void *data)
-{
-    give(n, k, &(struct onnx_value){NULL, type, shape, attend_none(), data});
-}
-
-void at_onnx_give_reshaped(struct onnx_node *n, int k, attend_shape shape)
-{
-    const struct onnx_value *v = n->in[0];
-    char from[128], to[128];
-    if (at_onnx_count(&shape) != at_onnx_count(&v->shape))
-        at_onnx_fail(n, ATTEND_EINVAL, "%s cannot become %s", shape_text(&v->shape, from),
-                     shape_text(&shape, to));
-    else if (v->data)
-        at_onnx_give_known(n, k, v->type, shape, v->data);
-    else
-        at_onnx_give(n, k, attend_graph_reshape(n->g, at_onnx_use(n, 0), shape), v->type);
-}
-
-int at_onnx_axis(struct onnx_node *n, int64_t axis, int rank)
-{
-    if (axis >= -rank && axis < rank)
-        return (int)(axis < 0 ? axis + rank : axis);
-    at_onnx_fail(n, ATTEND_EINVAL, "axis %lld of a tensor of rank %d", (long long)axis, rank);
-    return 0;
-}
-
-attend_tensor at_onnx_const(struct onnx_node *n, attend_type type, attend_shape shape,
-                            const void *data)
-{
-    return attend_graph_const(n->g, n->name, type, shape, data,
-                              at_onnx_count(&shape) * (int64_t)attend_type_size(type));
-}
-
-attend_tensor at_onnx_fill(struct onnx_node *n, attend_type type, attend_shape shape, double x)
-{
-    int64_t count = at_onnx_count(&shape);
-    size_t size = attend_type_size(type);
-    char one[8] = "";
-    char *data = at_onnx_alloc(n, count, (int64_t)size);
-    if (!data)
-        return attend_none();
-    if (type == ATTEND_I32)
-        memcpy(one, &(int32_t){(int32_t)x}, sizeof(int32_t));
-    else if (type == ATTEND_BOOL)
-        one[0] = x != 0;
-    else if (attend_convert(type, one, ATTEND_F64, &x, 1) < 0)
-        at_onnx_fail(n, ATTEND_EUNSUPPORTED, "no constant of type %s", attend_type_name(type));
-    for (int64_t k = 0; k < count; k++)
-        memcpy(data + (size_t)k * size, one, size);
-    return at_onnx_const(n, type, shape, data);
-}
-
-/* ---- building: nodes ---- */
-
-/* The row of the node's operator, or NULL with the reason recorded. */
-static const struct onnx_op *find_op(struct onnx_node *n)
-{
-    const char *domain = text(n->proto->domain);
-    bool own = own_domain(domain), microsoft = strcmp(domain, "com.microsoft") == 0;
-    const struct onnx_op *op = own         ? at_onnx_ops
-                               : microsoft ? at_onnx_microsoft_ops
-                                           : &(const struct onnx_op){0};
-    n->opset = own ? n->b->m->opset : microsoft ? n->b->m->microsoft : 0;
-    while (op->name && strcmp(op->name, n->op) != 0)
-        op++;
-    if (!op->name)
-        at_onnx_fail(n, ATTEND_EUNSUPPORTED, "operator '%.40s'%s%.40s is not supported", n->op,
-                     own ? "" : " of ", own ? "" : domain);
-    else if (n->opset < op->since || (op->until && n->opset > op->until))
-        at_onnx_fail(n, ATTEND_EUNSUPPORTED,
-                     op->until ? "opset %lld, supported are %lld to %lld"
-                               : "opset %lld, supported are those from %lld on",
-                     (long long)n->opset, (long long)op->since, (long long)op->until);
-    return op->name && !n->b->status ? op : NULL;
-}
-
-static void find_inputs(struct onnx_node *n, const struct onnx_op *op)
-{
-    if (n->nin > ONNX_MAX_IN || n->nin > op->max_in || n->nout > op->max_out) {
-        at_onnx_fail(n, ATTEND_EFORMAT, "%d inputs and %d outputs; at most %d and %d are supported",
-                     n->nin, n->nout, op->max_in, op->max_out);
-        return;
-    }
-    for (int k = 0; k < n->nin; k++) {
-        const char *name = n->proto->input[k];
-        n->in[k] = *name ? find_value(n->b, name) : NULL;
-        if (*name && !n->in[k])
-            at_onnx_fail(n, ATTEND_EFORMAT, "it reads '%.80s', which nothing before it makes",
-                         name);
-    }
-    for (int k = 0; k < op->min_in; k++)
-        if (!at_onnx_given(n, k))
-            at_onnx_fail(n, ATTEND_EFORMAT, "input %d is missing", k);
-}
-
-static void build_node(struct onnx_build *b, const AtOnnx__Node *proto)
-{
-    struct onnx_node n = {.b = b,
-                          .g = b->g,
-                          .proto = proto,
-                          .op = text(proto->op_type),
-                          .name = text(proto->name),
-                          .nin = (int)proto->n_input,
-                          .nout = (int)proto->n_output};
-    if (!*n.name)
-        n.name = n.nout > 0 ? proto->output[0] : "?";
-    const struct onnx_op *op = find_op(&n);
-    if (op)
-        find_inputs(&n, op);
-    if (b->status)
-        return;
-    attend_graph_label(b->g, n.name);
-    if (!at_onnx_fold(&n) && !b->status)
-        op->build(&n);
-    if (!b->status && attend_graph_status(b->g) < 0)
-        at_onnx_fail(&n, attend_graph_status(b->g), "%s", attend_graph_error(b->g));
-    for (int k = 0; k < n.nout && !b->status; k++)
-        if (at_onnx_wanted(&n, k) && !find_value(b, proto->output[k]))
-            at_onnx_fail(&n, ATTEND_EUNSUPPORTED, "output %d is not supported", k);
-}
-
-static int finish_output(struct onnx_build *b, int i, attend_array *out)
-{
-    const attend_onnx_info *info = &b->m->output[i];
-    struct onnx_node n = {.b = b, .g = b->g, .op = "output", .name = info->name};
-    struct onnx_value *v = find_value(b, info->name);
-    if (!v) {
-        at_onnx_fail(&n, ATTEND_EFORMAT, "nothing makes it");
-        return b->status;
-    }
-    *out = (attend_array){.type = v->type, .shape = v->shape};
-    if (v->type != info->type) {
-        at_onnx_fail(&n, ATTEND_EFORMAT, "it is %s but declared as %s", attend_type_name(v->type),
-                     attend_type_name(info->type));
-    } else if (v->data) {
-        out->data = (void *)(uintptr_t)v->data; /* read only, as the header says */
-        out->bytes = at_onnx_count(&v->shape) * (int64_t)attend_type_size(v->type);
-    } else {
-        attend_graph_output(b->g, v->name,
-                            at_onnx_cast(&n, v->t, (attend_type)graph_type(v->type)));
-    }
-    if (!b->status && attend_graph_status(b->g) < 0)
-        at_onnx_fail(&n, attend_graph_status(b->g), "%s", attend_graph_error(b->g));
-    return b->status;
-}
-
-static int build_all(struct onnx_build *b, const attend_array *inputs, attend_array *outputs)
-{
-    const AtOnnx__Graph *g = b->m->proto->graph;
-    int status = make_table(b);
-    for (int i = 0; i < b->m->ninput && status == 0; i++)
-        status = add_input(b, i, &inputs[i]);
-    b->status = status;
-    for (int k = 0; k < b->m->nconstant && !b->status; k++)
-        add_value(b, &b->m->constant[k]);
-    for (size_t k = 0; k < g->n_node && !b->status; k++)
-        build_node(b, g->node[k]);
-    attend_graph_label(b->g, NULL);
-    for (int i = 0; i < b->m->noutput && !b->status; i++)
-        finish_output(b, i, &outputs[i]);
-    return b->status;
-}
-
-int attend_onnx_build(attend_onnx *m, attend_graph *g, const attend_array *inputs,
-                      attend_array *outputs, char *err, size_t errlen)
-{
-    struct onnx_build b = {
-        .m = m, .g = g, .say = {err, errlen}
-    };
-    int status = build_all(&b, inputs, outputs);
-    free(b.value);
-    free(b.slot);
-    return status;
 }

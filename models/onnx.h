@@ -15,6 +15,7 @@
 
 #include "models.h"
 #include "onnx.pb-c.h"
+#include "say.h"
 
 enum { ONNX_MAX_IN = 256, ONNX_MAX_OUT = 64, ONNX_MAX_INTS = 64 };
 
@@ -26,7 +27,54 @@ struct onnx_value {
     const void *data; /* the elements of a known value, or NULL */
 };
 
-/* The node at work. */
+/* ---- onnx.c: the file ---- */
+
+/* Where errors go. */
+struct onnx_say {
+    char *err;
+    size_t errlen;
+};
+
+/* What a file of some size may ask for: protobuf-c makes a struct of an empty message, and 8 bytes
+ * of a number in one; a node of a few bytes makes constants of any size. */
+struct onnx_budget {
+    uint64_t left;
+};
+
+struct onnx_block;
+struct onnx_external;
+
+struct attend_onnx {
+    struct onnx_budget budget, kept; /* of the file's messages; of what is made of them */
+    ProtobufCAllocator allocator;
+    AtOnnx__Model *proto;
+    int64_t opset, microsoft; /* versions of the operator sets; 0: not imported */
+    struct onnx_block *memory;
+    struct onnx_external *external;
+    const char *folder;          /* of the file, with the last '/'; NULL: in memory */
+    struct onnx_value *constant; /* the initializers */
+    int nconstant;
+    attend_onnx_info *input, *output;
+    int ninput, noutput;
+};
+
+/* Cleared memory that lives as long as the model, or NULL. */
+void *at_onnx_keep(attend_onnx *m, int64_t count, int64_t size);
+/* A tensor of the file as a known value; its data may lie in the message. */
+int at_onnx_read_tensor(attend_onnx *m, const AtOnnx__Tensor *t, struct onnx_value *v,
+                        const struct onnx_say *say);
+/* Is it the domain of ONNX's own operators? */
+bool at_onnx_own_domain(const char *domain);
+int64_t at_onnx_count(const attend_shape *s); /* of elements; -1: above INT64_MAX */
+
+/* Texts that a message lacks are "". */
+static inline const char *at_onnx_text(const char *s)
+{
+    return s ? s : "";
+}
+
+/* ---- onnx_build.c: the node at work ---- */
+
 struct onnx_node {
     struct onnx_build *b;
     attend_graph *g;
@@ -46,7 +94,7 @@ struct onnx_op {
 };
 extern const struct onnx_op at_onnx_ops[], at_onnx_microsoft_ops[]; /* end with a NULL name */
 
-/* ---- onnx.c: errors and memory ---- */
+/* ---- onnx_build.c: errors and memory ---- */
 
 /* Records "node 'x' (Gemm): ..." unless there is an error already, which ends the build. */
 void at_onnx_fail(struct onnx_node *n, int status, const char *fmt, ...)
@@ -55,7 +103,7 @@ bool at_onnx_failed(const struct onnx_node *n);
 /* Memory that lives as long as the model, cleared.  NULL: recorded. */
 void *at_onnx_alloc(struct onnx_node *n, int64_t count, int64_t size);
 
-/* ---- onnx.c: attributes, by name; of another type than wanted: recorded ---- */
+/* ---- onnx_build.c: attributes, by name; of another type than wanted: recorded ---- */
 
 bool at_onnx_has_attribute(const struct onnx_node *n, const char *name);
 int64_t at_onnx_int(struct onnx_node *n, const char *name, int64_t absent);
@@ -67,7 +115,7 @@ bool at_onnx_says(struct onnx_node *n, const char *name, const char *text, bool 
 /* The tensor of an attribute as a known value; false: absent, or recorded. */
 bool at_onnx_tensor(struct onnx_node *n, const char *name, struct onnx_value *out);
 
-/* ---- onnx.c: inputs and outputs ---- */
+/* ---- onnx_build.c: inputs and outputs ---- */
 
 static inline bool at_onnx_given(const struct onnx_node *n, int k)
 {
@@ -99,9 +147,8 @@ void at_onnx_give_reshaped(struct onnx_node *n, int k, attend_shape shape);
 void at_onnx_give_known(struct onnx_node *n, int k, attend_type type, attend_shape shape,
                         const void *data);
 
-/* ---- onnx.c: numbers ---- */
+/* ---- onnx_build.c: numbers ---- */
 
-int64_t at_onnx_count(const attend_shape *s); /* of elements; -1: above INT64_MAX */
 /* An axis in [-rank, rank) as one in [0, rank); outside: recorded, and 0. */
 int at_onnx_axis(struct onnx_node *n, int64_t axis, int rank);
 /* A constant of the graph; data is borrowed. */
