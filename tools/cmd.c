@@ -413,3 +413,19 @@ int cmd_print_plan(const struct cmd_line *l, const attend_plan *plan)
     attend_free(text);
     return CMD_DONE;
 }
+
+int64_t cmd_integer_at(const attend_array *a, int64_t i)
+{
+    switch (a->type) {
+    case ATTEND_I8:
+        return ((const int8_t *)a->data)[i];
+    case ATTEND_U8:
+        return ((const uint8_t *)a->data)[i];
+    case ATTEND_I32:
+        return ((const int32_t *)a->data)[i];
+    case ATTEND_BF16:
+        return ((const uint16_t *)a->data)[i];
+    default:
+        return ((const int64_t *)a->data)[i];
+    }
+}

@@ -34,22 +34,6 @@ static bool is_integer(attend_type type)
            type == ATTEND_BF16;
 }
 
-static int64_t integer_at(const attend_array *a, int64_t i)
-{
-    switch (a->type) {
-    case ATTEND_I8:
-        return ((const int8_t *)a->data)[i];
-    case ATTEND_U8:
-        return ((const uint8_t *)a->data)[i];
-    case ATTEND_I32:
-        return ((const int32_t *)a->data)[i];
-    case ATTEND_BF16:
-        return ((const uint16_t *)a->data)[i];
-    default:
-        return ((const int64_t *)a->data)[i];
-    }
-}
-
 static int copy_tokens(struct logits *c, const attend_array *a)
 {
     if (!is_integer(a->type))
@@ -61,7 +45,7 @@ static int copy_tokens(struct logits *c, const attend_array *a)
     if (!c->token)
         return cmd_fail(c->l, c->file, "no memory for %" PRId64 " tokens", c->n);
     for (int64_t i = 0; i < c->n; i++) {
-        int64_t token = integer_at(a, i);
+        int64_t token = cmd_integer_at(a, i);
         if (token < 0 || token > INT32_MAX)
             return cmd_fail(c->l, c->file, "token %" PRId64 " is %" PRId64, i, token);
         c->token[i] = (int32_t)token;

@@ -254,20 +254,6 @@ static int find_input(const struct session *s, const char *name, size_t length)
     return -1;
 }
 
-static int64_t integer_at(const attend_array *a, int64_t i)
-{
-    switch (a->type) {
-    case ATTEND_I8:
-        return ((const int8_t *)a->data)[i];
-    case ATTEND_U8:
-        return ((const uint8_t *)a->data)[i];
-    case ATTEND_I32:
-        return ((const int32_t *)a->data)[i];
-    default:
-        return ((const int64_t *)a->data)[i];
-    }
-}
-
 /* Integers as int64, int32 or bool. */
 static int convert_integers(const struct session *s, const char *file, attend_array *a,
                             attend_type type)
@@ -278,7 +264,7 @@ static int convert_integers(const struct session *s, const char *file, attend_ar
     if (!b.data)
         return cmd_fail(s->l, file, "no memory for %" PRId64 " bytes", b.bytes);
     for (int64_t i = 0; i < n; i++) {
-        int64_t x = integer_at(a, i);
+        int64_t x = cmd_integer_at(a, i);
         if (type == ATTEND_I64) {
             ((int64_t *)b.data)[i] = x;
         } else if (type == ATTEND_BOOL) {
