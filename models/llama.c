@@ -382,7 +382,7 @@ static int compile(struct build *b, attend_plan **plan)
 /* All layers' pools in one piece: keys of a layer, then its values. */
 static int64_t pool_bytes(const attend_llama *m, int64_t d)
 {
-    return m->n.groups * m->context * d * (int64_t)attend_type_size(m->kv);
+    return m->n.groups * m->context * attend_type_row_bytes(m->kv, d);
 }
 
 static int64_t cache_bytes(const attend_llama *m)
@@ -468,8 +468,10 @@ static void check_opts(struct build *b)
     const struct sizes *n = &b->n;
     if (b->status < 0)
         return;
-    if (o->kv != ATTEND_F32 && o->kv != ATTEND_F16 && o->kv != ATTEND_BF16)
-        REFUSE(b, ATTEND_EUNSUPPORTED, "keys and values in %s: this version has f32, f16 and bf16",
+    if (o->kv != ATTEND_F32 && o->kv != ATTEND_F16 && o->kv != ATTEND_BF16 &&
+        o->kv != ATTEND_Q8_0 && o->kv != ATTEND_Q4_0 && o->kv != ATTEND_F8)
+        REFUSE(b, ATTEND_EUNSUPPORTED,
+               "keys and values in %s: want f32, f16, bf16, q8_0, q4_0 or f8",
                attend_type_name(o->kv));
     if (o->context == 0)
         o->context = n->context;
@@ -481,8 +483,8 @@ static void check_opts(struct build *b)
         REFUSE(b, ATTEND_EINVAL, "a batch of %" PRId64 " tokens, want at least 1", o->batch);
     if (o->batch > o->context)
         o->batch = o->context;
-    double bytes = (double)n->layers * (double)n->groups * (double)(n->dk + n->dv) *
-                   (double)o->context * (double)attend_type_size(o->kv);
+    double bytes = (double)n->layers * (double)n->groups * (double)o->context *
+                   (double)(attend_type_row_bytes(o->kv, n->dk) + attend_type_row_bytes(o->kv, n->dv));
     if (bytes > 0x1p62)
         REFUSE(b, ATTEND_ELIMIT, "keys and values of %" PRId64 " tokens would take %g bytes",
                o->context, bytes);

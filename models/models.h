@@ -167,7 +167,7 @@ typedef struct attend_llama_opts {
     const char *device; /* NULL: "auto" */
     int64_t context;    /* 0: all that the model was trained for; tokens that the cache holds */
     int64_t batch;      /* 512: tokens that go through the graph at once, at most */
-    attend_type kv;     /* f32, f16 or bf16: type of the cache */
+    attend_type kv;     /* f32; or f16, bf16, q8_0, q4_0 or f8 (without scales): type of the cache */
     int composed;       /* 1: attention is written as matrix products around a softmax, which
                            compilation makes the same plan of; for comparison */
     /* Called while weights are checked; NULL: not. */

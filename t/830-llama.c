@@ -181,7 +181,10 @@ static void test_cache(void)
         double unit;
     } types[] = {
         {ATTEND_F16,  0x1p-11},
-        {ATTEND_BF16, 0x1p-8 }
+        {ATTEND_BF16, 0x1p-8 },
+        {ATTEND_Q8_0, 0x1p-7 },
+        {ATTEND_F8,   0x1p-3 },
+        {ATTEND_Q4_0, 0x1p-3 },
     };
     struct gen_model m;
     gen_model_init(&m);
@@ -313,9 +316,9 @@ static void test_opts(void)
     opts.batch = 0;
     refused_opts(&opts, ATTEND_EINVAL, "a batch of 0 tokens, want at least 1");
     opts = on("auto");
-    opts.kv = ATTEND_Q8_0;
+    opts.kv = ATTEND_Q4_1;
     refused_opts(&opts, ATTEND_EUNSUPPORTED,
-                 "keys and values in q8_0: this version has f32, f16 and bf16");
+                 "keys and values in q4_1: want f32, f16, bf16, q8_0, q4_0 or f8");
 }
 
 static unsigned char *find_bytes(unsigned char *data, size_t size, const char *what)

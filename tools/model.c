@@ -30,13 +30,11 @@ static void show_progress(void *arg, int64_t done, int64_t all)
 static int read_kv(const struct cmd_line *l, attend_type *kv)
 {
     static const char *const words[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "fp8", NULL};
-    static const attend_type types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16};
+    static const attend_type types[] = {ATTEND_F32,  ATTEND_F16,  ATTEND_BF16,
+                                        ATTEND_Q8_0, ATTEND_Q4_0, ATTEND_F8};
     int which = 0;
     if (!cmd_choice(l, "--kv", words, &which))
         return CMD_WRONG;
-    if (which >= 3)
-        return cmd_fail(l, NULL, "--kv %s: this version cannot keep keys and values in that type",
-                        words[which]);
     *kv = types[which];
     return CMD_DONE;
 }

@@ -19,7 +19,7 @@ struct model {
 #define MODEL_FLAGS                                                                                \
     {"-m",    "MODEL.gguf",   "the model", NULL},                                                  \
     {"--ctx", "N",            "tokens that the cache of keys and values holds", NULL},             \
-    {"--kv",  "f32|f16|bf16", "the type of keys and values in the cache (f32)", NULL}
+    {"--kv",  "TYPE",         "keys and values in the cache: f32, f16, bf16, q8_0, q4_0, fp8 (f32)", NULL}
 /* clang-format on */
 
 /* Opens the file of -m.  What was opened, even if that failed, is closed by model_close. */
