@@ -48,6 +48,7 @@ missing_packages()
     pkg-config --exists libutf8proc 2>/dev/null || echo libutf8proc-dev
     pkg-config --exists libprotobuf-c 2>/dev/null || echo libprotobuf-c-dev
     has protoc-c || echo protobuf-c-compiler
+    pkg-config --exists jansson 2>/dev/null || echo libjansson-dev
     [ -f "$model" ] && { [ -x $python ] || [ -z "$ATTEND_FIXTURES" ]; } && return
     python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
     [ -f /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates

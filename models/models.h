@@ -89,6 +89,37 @@ ATTEND_API int attend_gguf_tensor_get(const attend_gguf *g, const char *name,
 ATTEND_API int attend_gguf_tensor_check(const attend_gguf_tensor *t, char *err,
                                         size_t errlen) ATTEND_CHECK;
 
+/* ---- safetensors files --------------------------------------------------------------------- */
+
+/* A safetensors file: named tensors.  The file is mapped and is read as hostile input: after
+ * opening, every tensor that the calls below hand out lies inside of it. */
+typedef struct attend_safetensors attend_safetensors;
+
+/* Maps path and checks its structure: the header's JSON, names, types, shapes, and that each byte of
+ * the data belongs to just one tensor.  Contents are not looked at (attend_gguf_tensor_check does
+ * that here too).  The sentence names the file.  ATTEND_EIO: it cannot be read; ATTEND_EFORMAT: it
+ * is no safetensors file, or damaged; ATTEND_EUNSUPPORTED: the library was built without jansson.
+ * The file must not be cut short while it is open. */
+ATTEND_API int attend_safetensors_open(const char *path, attend_safetensors **out, char *err,
+                                       size_t errlen) ATTEND_CHECK;
+/* The same for a file in memory, 8-byte aligned, borrowed until attend_safetensors_free. */
+ATTEND_API int attend_safetensors_from_memory(const void *data, size_t bytes,
+                                              attend_safetensors **out, char *err,
+                                              size_t errlen) ATTEND_CHECK;
+ATTEND_API void attend_safetensors_free(attend_safetensors *s);
+
+/* The names of tensors, in byte order; NULL where i is not below their number.  They live as long
+ * as s. */
+ATTEND_API const char *attend_safetensors_name(const attend_safetensors *s, int64_t i);
+
+/* What there is to know of a tensor is the same as in GGUF; data is a multiple of its elements. */
+typedef attend_gguf_tensor attend_safetensors_tensor;
+/* 1: found; 0: the file has no such tensor, and *out is left as it was; ATTEND_EUNSUPPORTED: it has
+ * a type that the library does not have, or does not lie at a multiple of its elements. */
+ATTEND_API int attend_safetensors_get(const attend_safetensors *s, const char *name,
+                                      attend_safetensors_tensor *out, char *err,
+                                      size_t errlen) ATTEND_CHECK;
+
 /* ---- UTF-8 as it arrives ------------------------------------------------------------------- */
 
 /* Pieces of tokens are bytes and may end inside a character.  This holds such a tail back until the
