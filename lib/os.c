@@ -212,11 +212,21 @@ void at_os_free_pages(void *p)
 
 /* ---- time ---- */
 
-int64_t at_os_now(void)
+static int64_t read_clock(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int64_t at_os_now(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+int64_t at_os_cpu_now(void)
+{
+    return read_clock(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 void at_os_sleep(int64_t ns)
@@ -237,6 +247,18 @@ int at_os_cpu_count(void)
 #endif
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 1 ? (int)n : 1;
+}
+
+void at_os_cpu_name(char *name, size_t size)
+{
+    char line[160], found[128];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    snprintf(name, size, "%s", "");
+    while (f && !*name && fgets(line, sizeof line, f))
+        if (sscanf(line, "model name : %127[^\n]", found) == 1)
+            snprintf(name, size, "%s", found);
+    if (f)
+        fclose(f);
 }
 
 struct at_os_thread {

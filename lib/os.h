@@ -42,12 +42,14 @@ void at_os_free_pages(void *p); /* NULL is fine */
 
 /* ---- time ---- */
 
-int64_t at_os_now(void); /* monotonic nanoseconds since an arbitrary start */
+int64_t at_os_now(void);     /* monotonic nanoseconds since an arbitrary start */
+int64_t at_os_cpu_now(void); /* nanoseconds of processor time of this process, all threads */
 void at_os_sleep(int64_t ns);
 
 /* ---- threads ---- */
 
 int at_os_cpu_count(void); /* the CPUs that this process may run on, at least 1 */
+void at_os_cpu_name(char *name, size_t size); /* as the system calls the processor, or "" */
 
 struct at_os_thread;
 struct at_os_mutex;

@@ -19,6 +19,7 @@
 #include "k_dots.h"
 #include "k_expr.h"
 #include "k_gemm.h"
+#include "k_probe.h"
 #include "k_rows.h"
 
 extern const struct at_simd AT_SIMD_TABLE;
@@ -68,4 +69,6 @@ const struct at_simd AT_SIMD_TABLE = {
     .rope_half = rope_half,
     .rope_interleaved = rope_interleaved,
     .expr = expr_run,
+    .probe_fma = probe_fma,
+    .probe_read = probe_read,
 };

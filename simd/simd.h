@@ -202,6 +202,13 @@ struct at_simd {
     /* ---- expressions (expr.h): scratch has the size that the program states ---- */
 
     void (*expr)(const struct at_expr_program *p, const struct at_expr_block *block, void *scratch);
+
+    /* ---- ceilings, for benchmarks; sink[vl] takes what keeps the work from being left out ---- */
+
+    /* `rounds` of independent multiply-adds and nothing else; how many operations that were. */
+    int64_t (*probe_fma)(float *sink, int64_t rounds);
+    /* Reads memory in order: whole vectors of it. */
+    void (*probe_read)(float *sink, const void *from, int64_t bytes);
 };
 
 /* ---- sizes of scratch, in floats: every one is a multiple of 16, so that arrays of them stay

@@ -35,18 +35,18 @@ lines()
 }
 
 library="lib backends simd models"
-all="$library tools t examples"
+all="$library tools bench t examples"
 
 none "only lib/os.c includes system headers" "$(
     lines '^ *# *include *<(unistd|pthread|dlfcn|time|fcntl|sched|signal|dirent|poll|sys/|windows)' \
-        $library tools | grep -v '^lib/os\.c:')"
+        $library tools bench | grep -v '^lib/os\.c:')"
 none "only lib/env.c reads the environment" "$(
-    lines '\<getenv *\(' $library tools t examples | grep -v '^lib/env\.c:')"
+    lines '\<getenv *\(' $all | grep -v '^lib/env\.c:')"
 none "intrinsics are inside simd/" "$(
-    lines '(immintrin|arm_neon)\.h|\<_mm[0-9]*_|\<vld1q_' lib backends models tools)"
+    lines '(immintrin|arm_neon)\.h|\<_mm[0-9]*_|\<vld1q_' lib backends models tools bench)"
 none "the library never ends the process" "$(lines '\<(abort|_?exit|quick_exit) *\(' $library)"
 none "each source file names its licence" "$(
-    find $library tools t \( -name '*.[ch]' -o -name '*.t' \) -type f 2>/dev/null |
+    find $library tools bench t \( -name '*.[ch]' -o -name '*.t' \) -type f 2>/dev/null |
         xargs grep -L 'SPDX-License-Identifier: MIT')"
 none "no flag that breaks infinities" "$(
     grep -nE -e '-(ffast-math|ffinite-math-only|Ofast)' Makefile.am configure.ac m4/attend.m4)"

@@ -83,6 +83,26 @@ static void test_convert(const struct at_simd *t)
     free(h), free(back), free(f);
 }
 
+/* What benchmarks take for the machine's ceilings. */
+static void test_probes(const struct at_simd *t)
+{
+    float sink[64] = {0};
+    uint32_t bits[64 + 7], all = 0, got = 0;
+    int64_t once = t->probe_fma(sink, 1);
+    ok(once > 0 && t->probe_fma(sink, 10) == 10 * once, "%s: multiply-adds are counted", t->name);
+    ok(isfinite(sink[0]) && sink[0] > 0, "%s: and done", t->name);
+    int n = (64 + 7) / t->vl * t->vl; /* whole vectors */
+    for (int e = 0; e < 64 + 7; e++)
+        bits[e] = e % 9 == 0 ? 1u << e % 31 : 0;
+    for (int e = 0; e < n; e++)
+        all |= bits[e];
+    memset(sink, 0, sizeof sink);
+    t->probe_read(sink, bits, sizeof bits);
+    for (int e = 0; e < t->vl; e++)
+        got |= at_float_bits(sink[e]);
+    is_int(got, all, "%s: every whole vector is read", t->name);
+}
+
 static void test_isa(const struct at_simd *t)
 {
     diag("%s: vectors of %d, panels of %d rows, tiles of %d keys", t->name, t->vl,
@@ -91,6 +111,7 @@ static void test_isa(const struct at_simd *t)
     ok(at_simd_find(t->name) == t, "%s: found by name", t->name);
     test_exp2(t);
     test_convert(t);
+    test_probes(t);
 }
 
 int main(void)

@@ -3,6 +3,7 @@
  * worked out here, key by key from the words of the manual, and not by the code under test. */
 #include "check.h"
 #include "core.h"
+#include "os.h"
 #include "ref.h"
 #include "tap.h"
 
@@ -161,15 +162,12 @@ static void place(struct check *c, int which, const struct at_view *view, int64_
     a->view = *view;
     a->bytes = span(view) * (int64_t)attend_type_size(view->type);
     a->block_bytes = GUARD + shift + a->bytes + (written ? GUARD : 0);
-    void *block = NULL;
-    if (posix_memalign(&block, AT_ALIGN, (size_t)a->block_bytes) != 0)
-        block = NULL;
-    a->block = block;
-    if (!block) {
+    a->block = at_os_alloc_pages((size_t)a->block_bytes);
+    if (!a->block) {
         c->memory = false;
         return;
     }
-    memset(block, FILL, (size_t)a->block_bytes);
+    memset(a->block, FILL, (size_t)a->block_bytes);
     a->view.data = a->block + GUARD + shift;
 }
 
@@ -515,7 +513,7 @@ static void make_inputs(struct check *c)
 static void free_inputs(struct check *c)
 {
     for (int i = 0; i < ARRAYS; i++)
-        free(c->a[i].block);
+        at_os_free_pages(c->a[i].block);
     free(c->seq);
     free(c->want);
 }
@@ -566,9 +564,9 @@ static void build(attend_graph *g, const struct check *c)
         attend_graph_output(g, "lse", lse);
 }
 
-static int bind(attend_exec *exec, const struct check *c)
+/* How many; they borrow from c. */
+static int list_bindings(const struct check *c, attend_binding bind[ARRAYS])
 {
-    attend_binding bind[ARRAYS];
     int n = 0;
     for (int i = 0; i < ARRAYS; i++) {
         const struct array *a = &c->a[i];
@@ -578,7 +576,13 @@ static int bind(attend_exec *exec, const struct check *c)
                                          .bytes = a->bytes,
                                          .stride = a->view.stride};
     }
-    return attend_bind(exec, bind, n);
+    return n;
+}
+
+static int bind(attend_exec *exec, const struct check *c)
+{
+    attend_binding bind[ARRAYS];
+    return attend_bind(exec, bind, list_bindings(c, bind));
 }
 
 /* Runs twice; false, and why on TAP, where a call fails or the runs differ. */
@@ -616,23 +620,33 @@ static bool run_plan(attend_plan *plan, struct check *c)
     return good;
 }
 
-static bool run_problem(attend_ctx *ctx, const char *device, struct check *c)
+static int compile(attend_ctx *ctx, const char *device, const struct check *c, attend_plan **plan,
+                   char *err, size_t errlen)
 {
-    attend_plan *plan;
     attend_compile_opts opts;
     attend_compile_opts_init(&opts);
-    opts.device = device;
+    if (device)
+        opts.device = device;
     attend_graph *g = attend_graph_new(ctx);
     if (!g)
         bail("no memory");
     build(g, c);
-    bool good = attend_compile(g, &opts, &plan) == ATTEND_OK;
-    if (!good)
-        diag("%s", attend_graph_error(g));
+    int status = attend_compile(g, &opts, plan);
+    if (status < 0)
+        snprintf(err, errlen, "%s", attend_graph_error(g));
     attend_graph_free(g);
-    if (!good)
+    return status;
+}
+
+static bool run_problem(attend_ctx *ctx, const char *device, struct check *c)
+{
+    attend_plan *plan;
+    char err[320];
+    if (compile(ctx, device, c, &plan, err, sizeof err) < 0) {
+        diag("%s", err);
         return false;
-    good = run_plan(plan, c);
+    }
+    bool good = run_plan(plan, c);
     attend_plan_free(plan);
     return good;
 }
@@ -875,6 +889,55 @@ uint64_t check_hash(attend_ctx *ctx, const char *device, const char *word)
     }
     free_inputs(&c);
     return hash;
+}
+
+void check_done(struct check_ready *r)
+{
+    attend_exec_free(r->exec);
+    attend_plan_free(r->plan);
+    if (r->inside)
+        free_inputs(r->inside);
+    free(r->inside);
+    *r = (struct check_ready){0};
+}
+
+static int make_ready(struct check_ready *r, attend_ctx *ctx, const char *device,
+                      const struct at_problem *p, char *err, size_t errlen)
+{
+    r->inside = calloc(1, sizeof *r->inside);
+    if (!r->inside)
+        return ATTEND_ENOMEM;
+    *r->inside = (struct check){.p = p, .random = seed_of(p), .memory = true};
+    make_inputs(r->inside);
+    if (!r->inside->memory)
+        return ATTEND_ENOMEM;
+    int status = compile(ctx, device, r->inside, &r->plan, err, errlen);
+    if (status == 0)
+        status = attend_exec_new(r->plan, &r->exec);
+    if (status < 0)
+        return status;
+    r->nbind = list_bindings(r->inside, r->bind);
+    status = attend_bind(r->exec, r->bind, r->nbind);
+    if (status < 0)
+        snprintf(err, errlen, "%s", attend_exec_error(r->exec));
+    return status;
+}
+
+int check_prepare(struct check_ready *r, attend_ctx *ctx, const char *device, const char *word,
+                  char *err, size_t errlen)
+{
+    struct at_problem p;
+    *r = (struct check_ready){0};
+    int status = at_problem_parse(word, &p, err, errlen);
+    if (status < 0)
+        return status;
+    snprintf(err, errlen, "no memory for %s", word);
+    status = make_ready(r, ctx, device, &p, err, errlen);
+    if (status < 0)
+        check_done(r);
+    else
+        r->inside->p = NULL; /* only making the inputs needed it */
+    return status;
 }
 
 attend_graph *check_graph(attend_ctx *ctx, const struct at_problem *p)

@@ -19,6 +19,19 @@ bool check_word(attend_ctx *ctx, const char *device, const char *word);
 /* The bits of the outputs of a problem, as a hash; 0, and why on TAP, where it cannot run. */
 uint64_t check_hash(attend_ctx *ctx, const char *device, const char *word);
 
+/* A problem ready to run: inputs drawn, plan compiled, an exec with everything bound. */
+struct check_ready {
+    attend_plan *plan;
+    attend_exec *exec;
+    attend_binding bind[16]; /* what the exec was given */
+    int nbind;
+    struct check *inside;
+};
+/* NULL device: auto.  On failure r is as after check_done, and err has a sentence. */
+int check_prepare(struct check_ready *r, attend_ctx *ctx, const char *device, const char *word,
+                  char *err, size_t errlen);
+void check_done(struct check_ready *r); /* a zeroed one is fine */
+
 /* The graph of a problem: inputs q, k, v and what its options add, outputs o and lse. */
 attend_graph *check_graph(attend_ctx *ctx, const struct at_problem *p);
 

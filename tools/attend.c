@@ -6,10 +6,10 @@
 #include <string.h>
 
 extern const struct cmd_verb cmd_devices, cmd_sdpa, cmd_generate, cmd_logits, cmd_run_onnx,
-    cmd_plan, cmd_check;
+    cmd_plan, cmd_check, cmd_bench;
 
 const struct cmd_verb *const cmd_verbs[] = {
-    &cmd_devices, &cmd_sdpa, &cmd_generate, &cmd_logits, &cmd_run_onnx, &cmd_plan, &cmd_check, NULL,
+    &cmd_devices, &cmd_sdpa, &cmd_generate, &cmd_logits, &cmd_run_onnx, &cmd_plan, &cmd_check, &cmd_bench, NULL,
 };
 
 static void print_verbs(FILE *out)
