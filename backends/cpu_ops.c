@@ -255,7 +255,7 @@ static void rope_item(void *arg, int64_t item, int slot)
         if (factors)
             angle /= (double)((const float *)factors->data)[p * factors->stride[0]];
         cosine[p] = (float)cos(angle);
-        sine[p] = (float)sin(angle);
+        sine[p] = (float)sin(j->s->p->rope.back ? -angle : angle);
     }
     for (int64_t h = 0; h < a->shape[1]; h++) {
         const float *from = (const float *)a->data + b * a->stride[0] + h * a->stride[1] + i * a->stride[2];

@@ -22,7 +22,7 @@ static int run(struct attend_exec *x, const struct at_step *s)
 /* Is it one attention problem, which bind resolves? */
 static bool resolves(const struct at_step *s)
 {
-    return s->op == AT_ATTENTION || s->op == AT_MASK || s->op == AT_WEIGHTS;
+    return s->op == AT_ATTENTION || s->op == AT_MASK || s->op == AT_WEIGHTS || s->op == AT_MASK_GRAD;
 }
 
 static int weights_scratch(const attend_plan *plan, struct at_step *s, struct at_err *e)
@@ -40,7 +40,12 @@ static int weights_scratch(const attend_plan *plan, struct at_step *s, struct at
  * then its sequences. */
 static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
-    if (s->op == AT_MATMUL) {
+    if (s->op == AT_ATTENTION_GRAD)
+        return at_ref_attention_grad_prepare(plan, s, e);
+    if (s->op == AT_NORM_GRAD || s->op == AT_GATHER_GRAD) { /* sums of a row, or of a column */
+        int t = s->in[0], axis = s->op == AT_GATHER_GRAD ? 0 : plan->graph->tensor[t].rank - 1;
+        s->scratch = at_plan_range(plan, s->rows, t, axis).max * (int64_t)sizeof(double);
+    } else if (s->op == AT_MATMUL) {
         int a = s->in[0];
         int64_t k = at_plan_range(plan, s->rows, a, plan->graph->tensor[a].rank - 1).max;
         s->scratch = at_ref_matmul_scratch(k);
@@ -57,6 +62,8 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 static int bind(struct attend_exec *x, const struct at_step *s)
 {
     struct at_attn *a = at_step_state(x, s);
+    if (s->op == AT_ATTENTION_GRAD)
+        return at_ref_attention_grad_bind(x, s);
     if (!resolves(s))
         return 0;
     return at_attn_resolve(x, s, a, (struct at_seq *)(a + 1));

@@ -500,6 +500,66 @@ ATTEND_API attend_tensor attend_graph_multi_head(attend_graph *g, attend_tensor 
                                                  const attend_multi_head_opts *opts,
                                                  attend_tensor *lse);
 
+/* ---- Training -----------------------------------------------------------------------------
+ *
+ * A step of training is one graph: the model, its loss, attend_grad, and an optimiser for each state
+ * that holds weights. */
+
+/* a summed (or its mean) until it has `shape`: right-aligned, each extent that of a or 1; rank 0: one
+ * number. */
+ATTEND_API attend_tensor attend_graph_sum(attend_graph *g, attend_tensor a, attend_shape shape);
+ATTEND_API attend_tensor attend_graph_mean(attend_graph *g, attend_tensor a, attend_shape shape);
+/* The mean over rows of -ln softmax(logits)[target]: logits (..., V), targets int32 (...), one number.
+ * A row whose target is negative does not count; one at V or above fails the run.  No row: 0. */
+ATTEND_API attend_tensor attend_graph_cross_entropy(attend_graph *g, attend_tensor logits,
+                                                    attend_tensor targets);
+/* mean (a - b)^2, of equal shapes: one number. */
+ATTEND_API attend_tensor attend_graph_square_loss(attend_graph *g, attend_tensor a, attend_tensor b);
+
+typedef struct attend_grad_opts {
+    size_t size;
+    int fuse;      /* 1: composed attention becomes attention first, so both have one gradient */
+    int recompute; /* 0; 1: what the backward graph reads of the forward one is computed again, from
+                    * inputs and from `keep`, say the input of each layer: time for memory */
+    const attend_tensor *keep;
+    int nkeep;
+} attend_grad_opts;
+ATTEND_API void attend_grad_opts_init(attend_grad_opts *opts);
+/* Appends the backward graph: grads[i] is the gradient of inputs[i], f32 of its shape, of the sum over
+ * outputs of seed * output.  seeds[i] has the shape of outputs[i]; none (or seeds NULL): 1, for an output
+ * of one number.  inputs are any float tensors of the graph, states too as long as nothing wrote them; one
+ * that no output depends on has zeros.  Where a row of attention sees nothing, and where dropout dropped,
+ * gradients are 0.  An operator without a gradient on the way (writing a state; quantised weights, paged
+ * or quantised keys) is an error that names the node. */
+ATTEND_API int attend_grad(attend_graph *g, const attend_tensor *outputs, const attend_tensor *seeds,
+                           int noutputs, const attend_tensor *inputs, int ninputs,
+                           attend_tensor *grads, const attend_grad_opts *opts);
+
+/* The factor, at most 1, that brings the norm of all gradients together to at most `most`: for the
+ * option of the optimisers. */
+ATTEND_API attend_tensor attend_graph_clip(attend_graph *g, const attend_tensor *grads, int n,
+                                           float most);
+typedef struct attend_update_opts {
+    size_t size;
+    float momentum;     /* sgd: 0 */
+    float weight_decay; /* 0; sgd adds it to the gradient, adamw takes rate * it off the weights */
+    float beta1, beta2; /* adamw: 0.9, 0.999 */
+    float eps;          /* adamw: 1e-8 */
+    attend_tensor factor; /* of all gradients, from attend_graph_clip; or none */
+} attend_update_opts;
+ATTEND_API void attend_update_opts_init(attend_update_opts *opts);
+/* Optimisers write f32 states and return the next version of the weights.  Gradient: f32 of their shape;
+ * rate and step (counted from 1) are f32 of rank 0, inputs that may differ from run to run.
+ * sgd: v = momentum v + gradient + decay w, w -= rate v; velocity may be none, then v is not kept.
+ * adamw: Loshchilov & Hutter 2019, with states for the first and second moment, 0 at the beginning. */
+ATTEND_API attend_tensor attend_graph_sgd(attend_graph *g, attend_tensor weights,
+                                          attend_tensor velocity, attend_tensor grad,
+                                          attend_tensor rate, const attend_update_opts *opts);
+ATTEND_API attend_tensor attend_graph_adamw(attend_graph *g, attend_tensor weights,
+                                            attend_tensor first, attend_tensor second,
+                                            attend_tensor grad, attend_tensor rate,
+                                            attend_tensor step, const attend_update_opts *opts);
+
 /* ---- KV cache: pages -----------------------------------------------------------------------
  *
  * Which page of a pool (P, G, page, D) holds which keys of which sequence.  This is bookkeeping on the

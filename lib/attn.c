@@ -287,6 +287,9 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
     a->k = rows4(at_in(x, s, AT_IN_K), packed && !table);
     if (s->op == AT_WEIGHTS) {
         a->lse = lse3(at_in(x, s, AT_IN_LSE));
+    } else if (s->op == AT_ATTENTION_GRAD) {
+        a->v = rows4(at_in(x, s, AT_IN_V), packed);
+        a->lse = lse3(at_in(x, s, AT_IN_GRAD_LSE));
     } else {
         a->v = rows4(at_in(x, s, AT_IN_V), packed && !table);
         a->o = rows4(at_out(x, s, 0), packed);
@@ -313,7 +316,7 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
         status = vector(&r, AT_IN_SINKS, &a->sinks);
     if (status == 0)
         status = vector(&r, AT_IN_ADDITIVE, &a->additive);
-    int64_t nk = s->op == AT_MASK ? a->q.shape[3] : a->k.shape[2];
+    int64_t nk = s->op == AT_MASK || s->op == AT_MASK_GRAD ? a->q.shape[3] : a->k.shape[2];
     if (table) {
         a->table = table->data;
         a->table_stride = table->stride[0];
@@ -324,6 +327,25 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
             status = refuse(&r, "a row of block_table must be contiguous");
     }
     return status < 0 ? status : resolve_seqs(&r, a, packed, nk, seq);
+}
+
+int at_attn_grad_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn_grad *d,
+                         struct at_seq *seq)
+{
+    static const struct at_view none;
+    bool packed = at_in(x, s, AT_IN_Q_LENS) != NULL;
+    d->dout = rows4(at_in(x, s, AT_IN_GRAD_O), packed);
+    d->delta = lse3(at_in(x, s, AT_IN_GRAD_DELTA));
+    d->dq = rows4(at_out(x, s, AT_OUT_Q), packed);
+    d->dk = rows4(at_out(x, s, AT_OUT_K), packed);
+    d->dv = rows4(at_out(x, s, AT_OUT_V), packed);
+    d->dbias = rank4(at_out(x, s, AT_OUT_BIAS));
+    d->dalibi = at_out(x, s, AT_OUT_ALIBI) ? *at_out(x, s, AT_OUT_ALIBI) : none;
+    d->dsinks = at_out(x, s, AT_OUT_SINKS) ? *at_out(x, s, AT_OUT_SINKS) : none;
+    d->dadditive = at_out(x, s, AT_OUT_ADDITIVE) ? *at_out(x, s, AT_OUT_ADDITIVE) : none;
+    for (int k = 0; k < AT_MAX_CAPTURES; k++)
+        d->dcapture[k] = at_out(x, s, AT_OUT_CAPTURE + k) ? *at_out(x, s, AT_OUT_CAPTURE + k) : none;
+    return at_attn_resolve(x, s, &d->a, seq);
 }
 
 /* Is what input k of s holds there to be read when it is bound? */

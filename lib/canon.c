@@ -43,12 +43,15 @@ static void mark_dead(attend_graph *g, bool *needed)
         needed[g->output[i]] = true;
     for (int i = g->nnode - 1; i >= 0; i--) {
         struct at_node *n = &g->node[i];
-        bool live = n->op == AT_APPEND;
+        bool live = at_op_writes(n->op);
         for (int k = 0; k < n->nout; k++)
-            live |= needed[n->out[k]];
+            live |= n->out[k] >= 0 && needed[n->out[k]];
         n->dead = n->dead || !live;
-        if (n->nout == 2 && !needed[n->out[1]])
-            n->nout = 1; /* nobody wants the LSE */
+        for (int k = 1; k < n->nout; k++) /* say, nobody wants the LSE */
+            if (n->out[k] >= 0 && !needed[n->out[k]])
+                n->out[k] = -1;
+        while (n->nout > 1 && n->out[n->nout - 1] < 0)
+            n->nout--;
         for (int k = 0; k < n->nin && !n->dead; k++)
             if (n->in[k] >= 0)
                 needed[n->in[k]] = true;
@@ -268,7 +271,7 @@ static bool appended_between(struct region *r, const struct at_node *end)
             int next = g->tensor[t].next_version;
             if (next >= 0 && g->tensor[next].node < end - g->node)
                 return stop(r, "a state is appended to inside it"), true;
-            if (maker(g, t) && maker(g, t)->op == AT_APPEND)
+            if (maker(g, t) && at_op_writes(maker(g, t)->op))
                 break; /* what this version superseded does not matter */
         }
     return false;
@@ -350,23 +353,47 @@ static int fuse_at(attend_graph *g, int node, const int *uses)
     return status;
 }
 
-int at_canon(attend_graph *g, bool fuse)
+static int fuse_all(attend_graph *g, int *uses)
 {
-    int softmaxes = 0, status = 0;
-    for (int i = 0; i < g->nnode; i++)
-        softmaxes += g->node[i].op == AT_SOFTMAX;
-    /* A fused region adds one tensor, its LSE. */
-    int *uses = at_calloc(g->ctx, g->ntensor + softmaxes + 1, sizeof *uses);
-    bool *needed = at_calloc(g->ctx, g->ntensor + softmaxes + 1, sizeof *needed);
-    if (!uses || !needed)
-        status = at_fail(&g->err, ATTEND_ENOMEM, "no memory for a plan");
-    else
-        mark_dead(g, needed); /* what nobody needs is no reader */
-    for (int i = 0; i < g->nnode && fuse && status == 0; i++)
+    int status = 0;
+    for (int i = 0; i < g->nnode && status == 0; i++)
         if (g->node[i].op == AT_SOFTMAX && !g->node[i].dead) {
             count_uses(g, uses);
             status = fuse_at(g, i, uses);
         }
+    return status;
+}
+
+/* Tensors that there can be: a fused region adds one, its LSE. */
+static int64_t most_tensors(const attend_graph *g)
+{
+    int softmaxes = 0;
+    for (int i = 0; i < g->nnode; i++)
+        softmaxes += g->node[i].op == AT_SOFTMAX;
+    return g->ntensor + softmaxes + 1;
+}
+
+int at_canon_fuse(attend_graph *g)
+{
+    int *uses = at_calloc(g->ctx, most_tensors(g), sizeof *uses);
+    if (!uses)
+        return at_fail(&g->err, ATTEND_ENOMEM, "no memory for gradients");
+    int status = fuse_all(g, uses);
+    at_free(g->ctx, uses);
+    return status;
+}
+
+int at_canon(attend_graph *g, bool fuse)
+{
+    int status = 0;
+    int *uses = at_calloc(g->ctx, most_tensors(g), sizeof *uses);
+    bool *needed = at_calloc(g->ctx, most_tensors(g), sizeof *needed);
+    if (!uses || !needed)
+        status = at_fail(&g->err, ATTEND_ENOMEM, "no memory for a plan");
+    else
+        mark_dead(g, needed); /* what nobody needs is no reader */
+    if (fuse && status == 0)
+        status = fuse_all(g, uses);
     if (status == 0)
         mark_dead(g, needed);
     at_free(g->ctx, uses);

@@ -9,9 +9,9 @@
 #include "attend.h"
 #include "philox.h"
 
-#define AT_MAX_IN 24
+#define AT_MAX_IN 26
 #define AT_MAX_CAPTURES 8 /* tensors that the expressions of an attention index */
-#define AT_MAX_OUT 2
+#define AT_MAX_OUT 16
 #define AT_MAX_HEAD 576 /* the largest head size */
 #define AT_MAX_VARIANTS 4
 #define AT_ALIGN 64 /* of every buffer of ours, bytes */
@@ -104,8 +104,31 @@ enum at_opcode {
     AT_PERMUTE,
     AT_SLICE,
     AT_EXPAND,
+    AT_SUM, /* from here on: what training needs (op_train.c) */
+    AT_PAD,
+    AT_CROSS_ENTROPY,
+    AT_SQUARE_LOSS,
+    AT_CLIP,
+    AT_SGD,
+    AT_ADAMW,
+    AT_DELTA, /* of attention: rowsum(dO O) - dLSE */
+    AT_ATTENTION_GRAD,
+    AT_MASK_GRAD,
+    AT_MERGE_GRAD,
+    AT_FUNCTION_GRAD,
+    AT_SOFTMAX_GRAD,
+    AT_NORM_GRAD,
+    AT_GATHER_GRAD,
+    AT_CROSS_ENTROPY_GRAD,
+    AT_SQUARE_LOSS_GRAD,
     AT_OP_COUNT
 };
+
+/* Does it write states?  Such nodes are needed whoever reads them. */
+static inline bool at_op_writes(enum at_opcode op)
+{
+    return op == AT_APPEND || op == AT_SGD || op == AT_ADAMW;
+}
 
 /* Inputs of attention and mask, by place; an absent one is -1. */
 enum at_attention_in {
@@ -126,8 +149,32 @@ enum at_attention_in {
     AT_IN_V_SCALE,
     AT_IN_ADDITIVE,
     AT_IN_CAPTURE, /* the first of AT_MAX_CAPTURES */
-    AT_IN_COUNT = AT_IN_CAPTURE + AT_MAX_CAPTURES
+    AT_IN_COUNT = AT_IN_CAPTURE + AT_MAX_CAPTURES,
+    AT_IN_GRAD_O = AT_IN_COUNT, /* of AT_ATTENTION_GRAD: dO, LSE and delta follow what attention had */
+    AT_IN_GRAD_LSE,
+    AT_IN_GRAD_DELTA,
+    AT_IN_GRAD_COUNT
 };
+
+/* Outputs of AT_ATTENTION_GRAD, all f32; -1 where nobody asked. */
+enum at_attention_out {
+    AT_OUT_Q,
+    AT_OUT_K,
+    AT_OUT_V,
+    AT_OUT_BIAS,
+    AT_OUT_ALIBI,
+    AT_OUT_SINKS,
+    AT_OUT_ADDITIVE,
+    AT_OUT_CAPTURE,
+    AT_OUT_COUNT = AT_OUT_CAPTURE + AT_MAX_CAPTURES
+};
+/* The input that output k of AT_ATTENTION_GRAD is the gradient of. */
+static inline int at_attention_in_of(int k)
+{
+    static const int in[] = {AT_IN_Q, AT_IN_K, AT_IN_V, AT_IN_BIAS, AT_IN_ALIBI, AT_IN_SINKS,
+                             AT_IN_ADDITIVE};
+    return k < AT_OUT_CAPTURE ? in[k] : AT_IN_CAPTURE + k - AT_OUT_CAPTURE;
+}
 
 /* Affine visibility: never data. */
 struct at_visible {
@@ -151,12 +198,31 @@ union at_params {
     } pow;
     struct {
         float eps;
+        bool centred; /* of AT_NORM_GRAD: of layer_norm */
     } norm;
     struct {
         attend_rope_pairing pairing;
         int64_t dims;
         float base;
+        bool back; /* by the negative angle: the gradient */
     } rope;
+    struct {
+        enum at_sum_mode { AT_SUM_ALL, AT_SUM_MEAN, AT_SUM_SQUARES } mode;
+    } sum;
+    struct {
+        int axis;
+        int64_t start;
+    } pad;
+    struct {
+        enum at_opcode op; /* whose derivative */
+        float exponent;
+    } function;
+    struct {
+        float most;
+    } clip;
+    struct {
+        float momentum, decay, beta1, beta2, eps;
+    } update;
     struct {
         int axis;
     } concat;
@@ -177,6 +243,7 @@ union at_params {
         float dropout;
         uint32_t offset;
         uint64_t seed;
+        unsigned grads; /* of AT_ATTENTION_GRAD: bit k: output k is asked for */
         struct at_weights { /* of AT_WEIGHTS */
             attend_weights_mode mode;
             int64_t first, end, k, rows, cols;
@@ -283,6 +350,7 @@ const char *at_shape_text(const struct at_dims *dims, int rank, const int64_t *s
 
 struct attend_exec;
 struct at_step;
+struct at_grad; /* grad.h */
 
 struct at_op {
     const char *name;
@@ -294,6 +362,8 @@ struct at_op {
     double (*flops)(const attend_graph *g, const struct at_node *n, const int64_t *sym);
     /* What it means, in plain C with double accumulators (ref.c).  NULL for views. */
     int (*ref)(struct attend_exec *x, const struct at_step *s);
+    /* Appends the gradients of n's inputs, from those of its outputs (grad_ops.c).  NULL: none. */
+    int (*grad)(struct at_grad *w, const struct at_node *n);
 };
 extern const struct at_op at_ops[AT_OP_COUNT];
 
@@ -301,6 +371,8 @@ extern const struct at_op at_ops[AT_OP_COUNT];
 
 /* Composed attention becomes attention nodes; dead nodes are marked.  Once per graph. */
 int at_canon(attend_graph *g, bool fuse);
+/* The first half of it: attention nodes, nothing marked.  Before gradients are appended. */
+int at_canon_fuse(attend_graph *g);
 /* Whole-graph checks: versions of states, outputs, host-read inputs. */
 int at_validate(attend_graph *g);
 
@@ -400,6 +472,14 @@ static inline int64_t at_weights_cell(int64_t j, int64_t n, int64_t cells)
 int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn *a,
                     struct at_seq *seq);
 int64_t at_attn_max_seqs(const struct attend_plan *plan, const struct at_step *s);
+/* The problem of an AT_ATTENTION_GRAD.  Absent gradients have no data. */
+struct at_attn_grad {
+    struct at_attn a; /* a.lse is read, a.o is not there */
+    struct at_view dout, delta;
+    struct at_view dq, dk, dv, dbias, dalibi, dsinks, dadditive, dcapture[AT_MAX_CAPTURES];
+};
+int at_attn_grad_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn_grad *d,
+                         struct at_seq *seq);
 /* What the bool mask and the mask expression of a leave of blocks of keys, as they can be seen now:
  * in the exec until the next bind.  *out is NULL where there is neither. */
 int at_attn_blocks(struct attend_exec *x, const struct at_step *s, const struct at_attn *a,

@@ -349,7 +349,7 @@ static int superseded(const attend_graph *g, int t)
         const struct at_tensor *v = &g->tensor[t];
         if (v->class == AT_STATE && v->next_version >= 0)
             return t;
-        if (v->node >= 0 && g->node[v->node].op == AT_APPEND)
+        if (v->node >= 0 && at_op_writes(g->node[v->node].op))
             return -1; /* a version of its own: what it superseded does not matter */
     }
     return -1;
@@ -374,13 +374,14 @@ int at_graph_add(attend_graph *g, enum at_opcode op, const int *in, int nin,
         int old = in[k] < 0 ? -1 : superseded(g, in[k]);
         if (old >= 0)
             return at_graph_fail(g, n, ATTEND_EINVAL,
-                                 "reads state '%s' as it was before a later append",
+                                 "reads state '%s' as it was before a later write",
                                  g->tensor[g->tensor[old].root].name);
     }
     if (at_ops[op].infer(g, n, shape) < 0)
         return g->err.status;
     for (int k = 0; k < n->nout; k++)
-        g->tensor[n->out[k]].node = (int)(n - g->node);
+        if (n->out[k] >= 0)
+            g->tensor[n->out[k]].node = (int)(n - g->node);
     return n->out[0];
 }
 
@@ -495,7 +496,8 @@ static bool copy_exprs(attend_graph *c, const attend_graph *g)
             return false;
         for (int i = 0; i < c->nnode; i++) {
             struct at_attention *p = &c->node[i].p.attention;
-            if (c->node[i].op != AT_ATTENTION && c->node[i].op != AT_WEIGHTS)
+            if (c->node[i].op != AT_ATTENTION && c->node[i].op != AT_WEIGHTS &&
+                c->node[i].op != AT_ATTENTION_GRAD)
                 continue;
             if (p->score == g->expr[k])
                 p->score = copy;

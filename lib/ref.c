@@ -490,9 +490,10 @@ static void rope_row(const struct job *job, int64_t r)
     double base = (double)job->s->p->rope.base;
     int64_t dims = job->s->p->rope.dims;
     bool half = job->s->p->rope.pairing == ATTEND_ROPE_HALF;
+    double turn = job->s->p->rope.back ? -1 : 1;
     for (int64_t p = 0; p < dims / 2; p++) {
         int64_t c = half ? p : 2 * p, d = half ? p + dims / 2 : 2 * p + 1;
-        double angle = pos * pow(base, -2 * (double)p / (double)dims) / param(job->in[2], p, 1);
+        double angle = turn * pos * pow(base, -2 * (double)p / (double)dims) / param(job->in[2], p, 1);
         double ac = at(&a, c), ad = at(&a, d);
         put(&y, c, ac * cos(angle) - ad * sin(angle));
         put(&y, d, ac * sin(angle) + ad * cos(angle));

@@ -34,6 +34,26 @@ int at_ref_append(struct attend_exec *x, const struct at_step *s);
 int at_ref_concat(struct attend_exec *x, const struct at_step *s);
 int at_ref_cast(struct attend_exec *x, const struct at_step *s);
 int at_ref_copy(struct attend_exec *x, const struct at_step *s);
+/* ref_grad.c */
+int at_ref_sum(struct attend_exec *x, const struct at_step *s);
+int at_ref_pad(struct attend_exec *x, const struct at_step *s);
+int at_ref_cross_entropy(struct attend_exec *x, const struct at_step *s);
+int at_ref_square_loss(struct attend_exec *x, const struct at_step *s);
+int at_ref_clip(struct attend_exec *x, const struct at_step *s);
+int at_ref_sgd(struct attend_exec *x, const struct at_step *s);
+int at_ref_adamw(struct attend_exec *x, const struct at_step *s);
+int at_ref_delta(struct attend_exec *x, const struct at_step *s);
+int at_ref_attention_grad(struct attend_exec *x, const struct at_step *s);
+int at_ref_mask_grad(struct attend_exec *x, const struct at_step *s);
+int at_ref_merge_grad(struct attend_exec *x, const struct at_step *s);
+int at_ref_function_grad(struct attend_exec *x, const struct at_step *s);
+int at_ref_softmax_grad(struct attend_exec *x, const struct at_step *s);
+int at_ref_norm_grad(struct attend_exec *x, const struct at_step *s);
+int at_ref_gather_grad(struct attend_exec *x, const struct at_step *s);
+int at_ref_cross_entropy_grad(struct attend_exec *x, const struct at_step *s);
+int at_ref_square_loss_grad(struct attend_exec *x, const struct at_step *s);
+int at_ref_attention_grad_prepare(attend_plan *plan, struct at_step *s, struct at_err *e);
+int at_ref_attention_grad_bind(struct attend_exec *x, const struct at_step *s);
 
 /* Bytes that at_ref_weights needs a slot. */
 int64_t at_ref_weights_scratch(const struct at_weights *p, int64_t keys);

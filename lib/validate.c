@@ -16,7 +16,8 @@ static int check_host_read(attend_graph *g, const struct at_node *n)
         {AT_IN_KV_LENS,  "kv_lens"    },
         {AT_IN_TABLE,    "block_table"}
     };
-    if (n->op != AT_ATTENTION && n->op != AT_MASK && n->op != AT_WEIGHTS)
+    if (n->op != AT_ATTENTION && n->op != AT_MASK && n->op != AT_WEIGHTS &&
+        n->op != AT_ATTENTION_GRAD && n->op != AT_MASK_GRAD)
         return 0;
     for (int i = 0; i < AT_LEN(read); i++) {
         int t = n->in[read[i].k];
@@ -31,7 +32,7 @@ int at_validate(attend_graph *g)
 {
     bool writes = g->noutput > 0;
     for (int i = 0; i < g->nnode; i++) {
-        writes |= g->node[i].op == AT_APPEND;
+        writes |= at_op_writes(g->node[i].op);
         if (check_host_read(g, &g->node[i]) < 0)
             return g->err.status;
     }

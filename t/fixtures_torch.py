@@ -16,12 +16,11 @@ sys.path.insert(0, FIXTURES)
 import check_case  # noqa: E402
 import numpy  # noqa: E402
 
-LATER = {
-    "attention_backward": "gradients",
-}
+LATER = {}  # op: what this version lacks
 # Inputs that become a flag with a file.
 FILES = {"Q": "--q", "K": "--k", "V": "--v", "attn_mask": "--mask", "alibi_slopes": "--alibi",
-         "sinks": "--sinks", "cu_seqlens_q": "--q-lens", "cu_seqlens_k": "--kv-lens"}
+         "sinks": "--sinks", "dO": "--dout", "cu_seqlens_q": "--q-lens", "cu_seqlens_k": "--kv-lens"}
+GRADS = {"dQ": "dq", "dK": "dk", "dV": "dv", "dsinks": "dsinks", "dWq": "dwq", "dWk": "dwk", "dv": "dva"}
 SHORT = {"float16": "f16", "bfloat16": "bf16"}
 
 
@@ -29,7 +28,6 @@ def additive_flags(case, folder, scratch):
     """Those of additive attention; the mask of keys gets the axes of heads and rows."""
     files = {i["name"]: os.path.join(folder, i["file"]) for i in case["inputs"] if i is not None}
     flags = ["--additive", ",".join(files.pop(name) for name in ("Wq", "Wk", "v"))]
-    files.pop("dO", None)
     if "key_mask" in files:
         mask = os.path.join(scratch, case["id"].replace("/", "-") + ".npy")
         numpy.save(mask, numpy.load(files.pop("key_mask"))[:, None, None, :])
@@ -78,15 +76,20 @@ def check(case, folder, flags, device, dtype):
     """What went wrong, or nothing."""
     with tempfile.TemporaryDirectory() as out:
         command = [ATTEND, "sdpa", "--device", device, *flags]
+        backward = case["op"].endswith("backward")
+        if backward:
+            command += ["--grads", os.path.join(out, "g")]
         command += ["-o", os.path.join(out, "O.npy"), "--lse", os.path.join(out, "LSE.npy")]
         if dtype in SHORT:
             command += ["--dtype", SHORT[dtype]]
         wrong = run(command)
         if wrong:
             return [wrong]
+        for o in case["outputs"] if backward else []:
+            file = os.path.join(out, "g.%s.npy" % GRADS.get(o["name"]))
+            if os.path.exists(file):
+                os.rename(file, os.path.join(out, o["name"] + ".npy"))
         results = check_case.check(folder, out, dtype)[1]
-        if case["op"].endswith("backward"):  # the forward half
-            results = [r for r in results if r["name"] in ("O", "LSE")]
         return ["%s: %s" % (r["name"], r["why"]) for r in results if not r["ok"]]
 
 

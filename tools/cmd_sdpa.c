@@ -39,8 +39,8 @@ static const struct cmd_flag flags[] = {
     {"--weights-columns", NULL, "their sums over rows: B,H,Skv", NULL},
     {"--weights-topk", "K", "the largest K of each row: B,H,Sq,K; their keys go to W.idx.npy", NULL},
     {"--weights-pool", "R,C", "B,H,R,C cells: sums over keys of means over rows", NULL},
-    {"--dout", "DO.npy", "the gradient of O", "compute gradients"},
-    {"--grads", "PREFIX", "where gradients go", "compute gradients"},
+    {"--dout", "DO.npy", "the gradient of O, in its layout", NULL},
+    {"--grads", "PREFIX", "gradients go to PREFIX.dq.npy, .dk.npy, .dv.npy, .dmask.npy ...", NULL},
     {"--dropout", "P", "each weight is dropped with probability P, others are times 1/(1-P)", NULL},
     {"--seed", "N", "of dropout (0)", NULL},
     {NULL, NULL, NULL, NULL},
@@ -54,23 +54,26 @@ static attend_tensor input(attend_graph *g, const struct sdpa *s, int i)
                      : attend_none();
 }
 
-static void build(attend_graph *g, const struct sdpa *s)
+static int build(attend_graph *g, struct sdpa *s)
 {
     attend_attention_opts o = s->opts;
-    o.mask.mask = input(g, s, SDPA_MASK);
-    o.mask.kv_used = input(g, s, SDPA_KV_USED);
-    o.alibi = input(g, s, SDPA_ALIBI);
-    o.sinks = input(g, s, SDPA_SINKS);
-    o.q_lens = input(g, s, SDPA_Q_LENS);
-    o.kv_lens = input(g, s, SDPA_KV_LENS);
-    o.block_table = input(g, s, SDPA_TABLE);
-    o.k_scale = input(g, s, SDPA_K_SCALE);
-    o.v_scale = input(g, s, SDPA_V_SCALE);
-    attend_tensor q = input(g, s, SDPA_Q), k = input(g, s, SDPA_K), v = input(g, s, SDPA_V), lse;
+    attend_tensor of[SDPA_TENSORS];
+    for (int i = 0; i < SDPA_TENSORS; i++)
+        of[i] = i < SDPA_INPUTS ? input(g, s, i) : attend_none();
+    o.mask.mask = of[SDPA_MASK];
+    o.mask.kv_used = of[SDPA_KV_USED];
+    o.alibi = of[SDPA_ALIBI];
+    o.sinks = of[SDPA_SINKS];
+    o.q_lens = of[SDPA_Q_LENS];
+    o.kv_lens = of[SDPA_KV_LENS];
+    o.block_table = of[SDPA_TABLE];
+    o.k_scale = of[SDPA_K_SCALE];
+    o.v_scale = of[SDPA_V_SCALE];
+    attend_tensor q = of[SDPA_Q], k = of[SDPA_K], v = of[SDPA_V], lse;
     if (s->additive) {
-        q = attend_graph_matmul_nt(g, q, input(g, s, SDPA_WQ));
-        k = attend_graph_matmul_nt(g, k, input(g, s, SDPA_WK));
-        o.additive = input(g, s, SDPA_VA);
+        q = attend_graph_matmul_nt(g, q, of[SDPA_WQ]);
+        k = attend_graph_matmul_nt(g, k, of[SDPA_WK]);
+        o.additive = of[SDPA_VA];
     }
     attend_capture capture[SDPA_LETS];
     sdpa_build_lets(g, s, capture);
@@ -83,11 +86,12 @@ static void build(attend_graph *g, const struct sdpa *s)
         attend_graph_output(g, "lse", lse);
     if (want_weights)
         sdpa_build_weights(g, s, q, k, lse, &o);
+    return cmd_has(s->l, "--grads") ? sdpa_build_grads(g, s, out, of, capture) : CMD_DONE;
 }
 
 static int run_exec(struct sdpa *s, attend_exec *exec)
 {
-    attend_binding bind[SDPA_TENSORS + SDPA_LETS];
+    attend_binding bind[SDPA_TENSORS + SDPA_LETS + SDPA_GRADS];
     int n = 0, status = sdpa_make_outputs(s);
     for (int i = 0; i < SDPA_TENSORS; i++) {
         struct sdpa_array *t = &s->t[i];
@@ -100,6 +104,10 @@ static int run_exec(struct sdpa *s, attend_exec *exec)
     for (int i = 0; i < s->nlet; i++) {
         struct sdpa_let *let = &s->let[i];
         bind[n++] = (attend_binding){.name = let->input, .data = let->a.data, .bytes = let->a.bytes};
+    }
+    for (int i = 0; i < s->ngrad; i++) {
+        struct sdpa_grad *d = &s->grad[i];
+        bind[n++] = (attend_binding){.name = d->name, .data = d->a.data, .bytes = d->a.bytes, .stride = d->stride};
     }
     if (status == CMD_DONE && (attend_bind(exec, bind, n) < 0 || attend_run(exec) < 0))
         status = cmd_fail(s->l, NULL, "%s", attend_exec_error(exec));
@@ -125,8 +133,9 @@ static int run_graph(struct sdpa *s, attend_ctx *ctx)
     attend_graph *g = attend_graph_new(ctx);
     if (!g)
         return cmd_fail(s->l, NULL, "no memory");
-    build(g, s);
-    int status = sdpa_check_exprs(s, g);
+    int status = build(g, s);
+    if (status == CMD_DONE)
+        status = sdpa_check_exprs(s, g);
     if (status == CMD_DONE)
         status = cmd_compile(s->l, g, &plan);
     attend_graph_free(g);
@@ -154,9 +163,10 @@ static int write_outputs(const struct sdpa *s)
         if (t->a.data && attend_npy_write(t->file, &t->a, err, sizeof err) < 0)
             return cmd_fail(s->l, t->file, "%s", err);
     }
-    if (cmd_has(s->l, "--json"))
+    int status = sdpa_write_grads(s);
+    if (status == CMD_DONE && cmd_has(s->l, "--json"))
         print_json(s);
-    return CMD_DONE;
+    return status;
 }
 
 static int run_all(struct sdpa *s)
@@ -184,6 +194,7 @@ static int run(const struct cmd_line *l)
         attend_free(s.t[i].a.data);
     for (int i = 0; i < s.nlet; i++)
         attend_free(s.let[i].a.data);
+    sdpa_free_grads(&s);
     free(s.additive_files);
     free(s.index_file);
     return status;

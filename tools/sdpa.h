@@ -21,6 +21,7 @@ enum sdpa_tensor {
     SDPA_WQ, /* of --additive */
     SDPA_WK,
     SDPA_VA,
+    SDPA_DOUT,
     SDPA_FILES, /* the inputs so far come from files, those from here on are computed */
     SDPA_K_SCALE = SDPA_FILES,
     SDPA_V_SCALE,
@@ -32,7 +33,7 @@ enum sdpa_tensor {
     SDPA_TENSORS
 };
 
-enum { SDPA_LETS = 8 };
+enum { SDPA_LETS = 8, SDPA_GRADS = 9 + SDPA_LETS };
 
 struct sdpa {
     const struct cmd_line *l;
@@ -48,6 +49,12 @@ struct sdpa {
         bool strided;       /* the axes of the file are in another order than those of `shape` */
         int64_t stride[4];  /* then of each axis of `shape` */
     } t[SDPA_TENSORS];
+    struct sdpa_grad {
+        char *file, name[48];     /* PREFIX.dq.npy; and in the graph */
+        attend_array a;
+        const int64_t *stride;    /* NULL: contiguous */
+    } grad[SDPA_GRADS];
+    int ngrad;
     attend_attention_opts opts;
     attend_weights_opts weights;
     char *index_file; /* W.idx.npy */
@@ -75,6 +82,13 @@ void sdpa_build_lets(attend_graph *g, const struct sdpa *s, attend_capture *capt
 /* Memory for O, in the layout of Q, LSE and weights. */
 int sdpa_make_outputs(struct sdpa *s);
 int sdpa_make_output(struct sdpa *s, int i, attend_type type, const attend_shape *shape);
+
+/* sdpa_grads.c: what --dout and --grads ask for; `of` are the tensors of the graph by SDPA_TENSORS. */
+int sdpa_check_grads(struct sdpa *s);
+int sdpa_build_grads(attend_graph *g, struct sdpa *s, attend_tensor out, const attend_tensor *of,
+                     const attend_capture *lets);
+int sdpa_write_grads(const struct sdpa *s);
+void sdpa_free_grads(struct sdpa *s);
 
 /* sdpa_weights.c: flags, graph and memory of --weights. */
 int sdpa_read_weights(struct sdpa *s);

@@ -22,6 +22,7 @@ const struct sdpa_name sdpa_names[SDPA_TENSORS] = {
     [SDPA_WQ] = {"--additive",    "wq"         },
     [SDPA_WK] = {"--additive",    "wk"         },
     [SDPA_VA] = {"--additive",    "va"         },
+    [SDPA_DOUT] = {"--dout",        "dout"       },
     [SDPA_K_SCALE] = {NULL,            "k_scale"    },
     [SDPA_V_SCALE] = {NULL,            "v_scale"    },
     [SDPA_O] = {"-o",            "o"          },
@@ -125,6 +126,9 @@ int sdpa_read_flags(struct sdpa *s)
         !cmd_int(l, "--seed", 0, INT64_MAX - 1, &seed))
         return CMD_WRONG;
     s->opts.seed = (uint64_t)seed;
+    status = sdpa_check_grads(s);
+    if (status != CMD_DONE)
+        return status;
     status = sdpa_read_weights(s);
     if (status != CMD_DONE)
         return status;
@@ -220,8 +224,8 @@ static int place(struct sdpa *s, int i)
 {
     struct sdpa_array *t = &s->t[i];
     const attend_shape *file = &t->a.shape;
-    bool pool = s->paged && i != SDPA_Q;
-    int64_t heads = pool ? 0 : s->heads[i != SDPA_Q];
+    bool key = i == SDPA_K || i == SDPA_V, pool = s->paged && key;
+    int64_t heads = pool ? 0 : s->heads[key];
     if (s->additive && file->rank == 3) { /* one head */
         t->shape = ATTEND_SHAPE(file->dim[0], 1, file->dim[1], file->dim[2]);
         return CMD_DONE;
@@ -460,6 +464,28 @@ static int read_additive(struct sdpa *s)
     return CMD_DONE;
 }
 
+/* The gradient of O has the axes of O. */
+static int read_dout(struct sdpa *s)
+{
+    struct sdpa_array *t = &s->t[SDPA_DOUT];
+    attend_shape want = s->t[SDPA_Q].shape;
+    if (!t->a.data)
+        return CMD_DONE;
+    want.dim[want.rank - 1] = s->t[SDPA_V].shape.dim[want.rank - 1];
+    int status = want_float(s, t, ATTEND_F32);
+    if (status == CMD_DONE)
+        status = place(s, SDPA_DOUT);
+    if (status == CMD_DONE && t->strided)
+        set_strides(t);
+    bool same = t->shape.rank == want.rank;
+    for (int d = 0; same && d < want.rank; d++)
+        same = t->shape.dim[d] == want.dim[d];
+    if (status == CMD_DONE && !same)
+        return cmd_fail(s->l, t->file, "the shape is %s, want %s as O has it", shape_text(&t->shape).text,
+                        shape_text(&want).text);
+    return status;
+}
+
 static int read_conditions(struct sdpa *s)
 {
     int64_t batch = s->t[SDPA_Q].shape.dim[0];
@@ -468,6 +494,8 @@ static int read_conditions(struct sdpa *s)
         status = read_additive(s);
     if (status == CMD_DONE)
         status = read_mask(s);
+    if (status == CMD_DONE)
+        status = read_dout(s);
     if (status == CMD_DONE && s->t[SDPA_ALIBI].file && !s->t[SDPA_ALIBI].a.data)
         status = standard_alibi(s);
     for (int i = SDPA_ALIBI; i <= SDPA_SINKS && status == CMD_DONE; i++)
