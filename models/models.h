@@ -230,6 +230,77 @@ ATTEND_API int attend_llama_feed(attend_llama *m, const int32_t *tokens, int64_t
 /* Forgets all that was fed. */
 ATTEND_API void attend_llama_reset(attend_llama *m);
 
+/* ---- Sentence models: WordPiece and BERT ---------------------------------------------------- */
+
+/* WordPiece with a vocabulary file, a piece a line. */
+typedef struct attend_wordpiece attend_wordpiece;
+
+/* lower: the vocabulary has lower case without accents alone, and so texts become.  The sentence
+ * names the file.  ATTEND_EFORMAT: a line is empty or there twice, or [CLS], [SEP] or [UNK] is
+ * missing; ATTEND_EUNSUPPORTED: the library was built without utf8proc. */
+ATTEND_API int attend_wordpiece_open(const char *path, int lower, attend_wordpiece **out, char *err,
+                                     size_t errlen) ATTEND_CHECK;
+ATTEND_API void attend_wordpiece_free(attend_wordpiece *t);
+ATTEND_API int32_t attend_wordpiece_size(const attend_wordpiece *t);
+/* Tokens of n bytes of text between [CLS] and [SEP], to ids, which has room for n + 2 of them: that
+ * is always enough.  Returns how many.  Names of special tokens ("[MASK]") are these tokens; bytes
+ * that are no UTF-8 are left out, as control characters are. */
+ATTEND_API int64_t attend_wordpiece_encode(const attend_wordpiece *t, const char *text, size_t n,
+                                           int32_t *ids);
+/* The text of a piece, with its "##"; {NULL, 0} where id is none. */
+ATTEND_API attend_str attend_wordpiece_piece(const attend_wordpiece *t, int32_t id);
+
+/* An encoder of the BERT family (Devlin et al. 2019), from a folder with config.json,
+ * model.safetensors and vocab.txt, and what sentence-transformers adds.  One thread at a time uses
+ * it. */
+typedef struct attend_bert attend_bert;
+
+typedef struct attend_bert_opts {
+    size_t size;
+    const char *device; /* NULL: "auto" */
+    int64_t batch;      /* 1024: tokens that go through the graph at once, at most; a whole sequence
+                           always does */
+    /* Called while texts are embedded; NULL: not. */
+    void (*progress)(void *arg, int64_t texts_done, int64_t texts);
+    void *progress_arg;
+} attend_bert_opts;
+ATTEND_API void attend_bert_opts_init(attend_bert_opts *opts);
+
+/* Checks what the files say and every number of the weights, and compiles.  ctx is borrowed until
+ * the model is freed.  opts NULL: the defaults.  The sentence names the file.  ATTEND_EFORMAT: keys
+ * or tensors are missing or contradict each other; ATTEND_EUNSUPPORTED: another kind of model, or
+ * the library was built without jansson or utf8proc. */
+ATTEND_API int attend_bert_open(attend_ctx *ctx, const char *folder, const attend_bert_opts *opts,
+                                attend_bert **out, char *err, size_t errlen) ATTEND_CHECK;
+ATTEND_API void attend_bert_free(attend_bert *m);
+
+ATTEND_API int64_t attend_bert_width(const attend_bert *m); /* channels of a token, of a text */
+ATTEND_API int64_t attend_bert_limit(const attend_bert *m); /* tokens of a sequence, at most */
+ATTEND_API int64_t attend_bert_layers(const attend_bert *m);
+ATTEND_API int64_t attend_bert_heads(const attend_bert *m);
+/* They live as long as the model. */
+ATTEND_API const attend_wordpiece *attend_bert_wordpiece(const attend_bert *m);
+ATTEND_API const attend_plan *attend_bert_plan(const attend_bert *m);
+
+/* The last layer's output, (starts[n], width), of n sequences side by side: sequence i is tokens
+ * [starts[i], starts[i + 1]), starts[0] is 0.  ATTEND_ELIMIT: a sequence is empty or longer than the
+ * limit, or they have more tokens than a batch. */
+ATTEND_API int attend_bert_run(attend_bert *m, const int32_t *tokens, const int32_t *starts,
+                               int64_t n, float *hidden, char *err, size_t errlen) ATTEND_CHECK;
+
+/* Embeddings of n texts, (n, width): the mean over a text's tokens of the last layer's output,
+ * divided by its length as a vector (Reimers & Gurevych 2019).  A text of more tokens than the limit
+ * is cut.  Texts of like length go through the graph together; a text's numbers do not depend on the
+ * others but for rounding. */
+ATTEND_API int attend_bert_embed(attend_bert *m, const attend_str *texts, int64_t n, float *out,
+                                 char *err, size_t errlen) ATTEND_CHECK;
+
+/* What each token of one sequence looks at: the attention weights of all layers, as `kept` says
+ * (DENSE, POOL), f32 (layers, heads, rows, columns). */
+ATTEND_API int attend_bert_maps(attend_bert *m, const int32_t *tokens, int64_t n,
+                                const attend_weights_opts *kept, float *maps, char *err,
+                                size_t errlen) ATTEND_CHECK;
+
 /* ---- Sampling ----------------------------------------------------------------------------- */
 
 /* Chooses tokens from logits: softmax of logits / temperature, cut to the top_k most likely, then
