@@ -286,34 +286,59 @@ static int bind(struct attend_exec *x, const struct at_step *s)
 
 /* ---- what a packed row is ---- */
 
-void at_cpu_attn_lanes(struct at_lanes *l, const struct at_attn *a, const struct at_seq *q, int64_t g,
-                       int64_t first, int n, int room)
+/* What two neighbouring elements of axes 1 and 2 are apart, in bytes, and where entry b begins. */
+struct row_place {
+    char *base;
+    int64_t head, row;
+};
+
+static struct row_place places(const struct at_view *v, const struct at_seq *q)
 {
-    int ratio = at_cpu_attn_ratio(a);
-    l->n = n;
-    l->programs = NULL;
-    l->steps = NULL;
-    for (int r = 0; r < room; r++) {
+    int64_t size = (int64_t)attend_type_size(v->type);
+    struct row_place p = {.head = v->stride[1] * size, .row = v->stride[2] * size};
+    if (v->data)
+        p.base = (char *)v->data + q->qb * v->stride[0] * size + q->q0 * p.row;
+    return p;
+}
+
+static void clear_lanes(struct at_lanes *l, int from, int room)
+{
+    for (int r = from; r < room; r++) {
         l->q[r] = NULL;
         l->o[r] = NULL;
         l->sink[r] = -INFINITY;
         l->i[r] = l->h[r] = l->low[r] = l->high[r] = 0;
-        if (r >= n)
-            continue;
-        int64_t i = (first + r) / ratio, h = g * ratio + (first + r) % ratio;
-        struct at_keys k = at_key_range(&a->visible, q, i, i + 1);
+    }
+}
+
+/* This is most of what a call on few rows and keys costs beside its arithmetic: what all lanes have in
+ * common is worked out once. */
+void at_cpu_attn_lanes(struct at_lanes *l, const struct at_attn *a, const struct at_seq *q, int64_t g,
+                       int64_t first, int n, int room)
+{
+    int64_t ratio = at_cpu_attn_ratio(a), i = first / ratio, h = g * ratio + first % ratio;
+    struct at_keys k = at_key_range(&a->visible, q, i, (first + n - 1) / ratio + 1);
+    bool alike = k.full_first == k.first && k.full_end == k.end; /* all rows see the same */
+    struct row_place from = places(&a->q, q), to = places(&a->o, q);
+    l->n = n;
+    l->programs = NULL;
+    l->steps = NULL;
+    for (int r = 0; r < n; r++) {
+        if (!alike)
+            k = at_key_range(&a->visible, q, i, i + 1);
         l->i[r] = i;
         l->h[r] = h;
         l->low[r] = k.first;
         l->high[r] = k.end;
-        l->q[r] = at_view_at(&a->q, q->qb * a->q.stride[0] + h * a->q.stride[1] +
-                                        (q->q0 + i) * a->q.stride[2]);
-        if (a->o.data)
-            l->o[r] = at_view_at(&a->o, q->qb * a->o.stride[0] + h * a->o.stride[1] +
-                                            (q->q0 + i) * a->o.stride[2]);
-        if (a->sinks)
-            l->sink[r] = a->sinks[h];
+        l->q[r] = from.base + h * from.head + i * from.row;
+        l->o[r] = to.base ? to.base + h * to.head + i * to.row : NULL;
+        l->sink[r] = a->sinks ? a->sinks[h] : -INFINITY;
+        if (++h == (g + 1) * ratio) {
+            h -= ratio;
+            i++;
+        }
     }
+    clear_lanes(l, n, room);
 }
 
 static void store_lse(const struct at_lanes *l, const struct at_attn *a, const struct at_seq *q,
@@ -680,13 +705,12 @@ static void run_panels(const struct panels *p)
 
 /* ---- dots ---- */
 
-static int dots_lanes(struct at_lanes *l, const struct schedule *d, const struct at_item *w)
+static void dots_lanes(struct at_lanes *l, const struct schedule *d, const struct at_item *w)
 {
     const struct at_seq *q = &d->seq[w->seq];
     int n = (int)q->nq * at_cpu_attn_ratio(&d->a);
     l->stride = at_simd_dots_stride(n);
     at_cpu_attn_lanes(l, &d->a, q, w->group, 0, n, n);
-    return n;
 }
 
 /* Does any row not see all of [j0, j1)? */
@@ -729,37 +753,32 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
 }
 
 static void run_chunk(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
-                      float *state, float *scratch, void *steps)
+                      const struct at_lanes *l, float *state, float *scratch)
 {
     const struct at_attn *a = &d->a;
     const struct at_seq *q = &d->seq[w->seq];
-    struct at_lanes l;
-    int n = dots_lanes(&l, d, w);
-    l.programs = d->programs;
-    l.steps = steps;
+    int n = l->n;
     float *qd = scratch, *st = qd + at_simd_dots_q_floats(n, a->dk);
     float *stage = st + at_simd_dots_block_floats(t, n);
     memset(state, 0, (size_t)at_simd_dots_state_floats(n, a->dv) * sizeof(float));
-    t->dots_pack_q(qd, l.q, n, (enum at_elem)at_cpu_elem(a->q.type), a->dk, q_factor(a));
+    t->dots_pack_q(qd, l->q, n, (enum at_elem)at_cpu_elem(a->q.type), a->dk, q_factor(a));
     struct at_keys all = at_key_range(&a->visible, q, 0, q->nq);
     int64_t begin = w->first * d->chunk, end = at_min(all.end, begin + d->chunk), size = t->dots_keys;
     for (int64_t j0 = begin; j0 < end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, end);
         if (from < to)
-            chunk_block(t, d, w, &l, qd, st, state, stage, from, to, end);
+            chunk_block(t, d, w, l, qd, st, state, stage, from, to, end);
     }
 }
 
 static void finish_dots(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
-                        const float *state)
+                        const struct at_lanes *l, const float *state)
 {
-    struct at_lanes l;
     float lse[AT_MAX_LANES];
-    int n = dots_lanes(&l, d, w);
-    t->dots_finish(state, n, d->a.dv, d->a.sinks ? l.sink : NULL, l.o, AT_ELEM_F32,
+    t->dots_finish(state, l->n, d->a.dv, d->a.sinks ? l->sink : NULL, l->o, AT_ELEM_F32,
                    d->a.lse.data ? lse : NULL, at_cpu_attn_scale(&d->a));
     if (d->a.lse.data)
-        store_lse(&l, &d->a, &d->seq[w->seq], lse);
+        store_lse(l, &d->a, &d->seq[w->seq], lse);
 }
 
 /* ---- run ---- */
@@ -781,9 +800,13 @@ static void run_item(void *arg, int64_t index, int slot)
     float *scratch = (void *)(steps + (d->programs ? d->programs->scratch : 0));
     if (takes_dots(t, &d->a, &d->seq[w->seq])) {
         float *state = w->count > 1 ? d->partial + index * job->partial : scratch;
-        run_chunk(t, d, w, state, w->count > 1 ? scratch : scratch + job->partial, steps);
+        struct at_lanes l;
+        dots_lanes(&l, d, w);
+        l.programs = d->programs;
+        l.steps = steps;
+        run_chunk(t, d, w, &l, state, w->count > 1 ? scratch : scratch + job->partial);
         if (w->count == 1)
-            finish_dots(t, d, w, state);
+            finish_dots(t, d, w, &l, state);
         return;
     }
     struct panels p = {.t = t, .d = d, .w = w, .q = scratch, .steps = steps,
@@ -807,10 +830,11 @@ static void join_item(void *arg, int64_t index, int slot)
     if (w->count == 1)
         return;
     float *state = d->partial + w->first * job->partial;
+    struct at_lanes l;
+    dots_lanes(&l, d, w);
     for (int64_t c = 1; c < w->count; c++)
-        t->dots_merge(state, state + c * job->partial, (int)d->seq[w->seq].nq * at_cpu_attn_ratio(&d->a),
-                      d->a.dv, at_cpu_attn_scale(&d->a));
-    finish_dots(t, d, w, state);
+        t->dots_merge(state, state + c * job->partial, l.n, d->a.dv, at_cpu_attn_scale(&d->a));
+    finish_dots(t, d, w, &l, state);
 }
 
 static int run(struct attend_exec *x, const struct at_step *s)
