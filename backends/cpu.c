@@ -70,4 +70,4 @@ static const struct at_row *const rows[] = {
     &at_cpu_softmax,   &at_cpu_rms_norm, &at_cpu_layer_norm, &at_cpu_rope,      &at_cpu_gather,
     &at_cpu_append,    &at_cpu_concat,   &at_cpu_cast,       &at_cpu_copy,      NULL};
 
-const struct at_backend at_backend_simd = {"simd", probe, rows};
+const struct at_backend at_backend_simd = {.name = "simd", .probe = probe, .rows = rows};

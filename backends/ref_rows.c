@@ -80,4 +80,4 @@ static int probe(attend_ctx *ctx)
     return at_device_add(ctx, &d);
 }
 
-const struct at_backend at_backend_ref = {"ref", probe, rows};
+const struct at_backend at_backend_ref = {.name = "ref", .probe = probe, .rows = rows};

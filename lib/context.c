@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A context: the caller's hooks or ours, threads, and the devices that were found. */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,17 +45,38 @@ static int start_threads(attend_ctx *ctx, const attend_ctx_opts *o)
     return status;
 }
 
-static int probe(attend_ctx *ctx)
+static int probe_backends(attend_ctx *ctx, bool lazy)
 {
     const char *only = at_env(AT_ENV_BACKEND);
-    for (int i = 0; at_backends[i]; i++) {
+    int status = 0;
+    for (int i = 0; at_backends[i] && status == 0; i++)
         /* The reference is always there: what a backend lacks falls back on it. */
-        if (only && i > 0 && strcmp(only, at_backends[i]->name))
-            continue;
-        int status = at_backends[i]->probe(ctx);
-        if (status < 0)
-            return status;
-    }
+        if (at_backends[i]->lazy == lazy &&
+            (!only || i == 0 || !strcmp(only, at_backends[i]->name)))
+            status = at_backends[i]->probe(ctx);
+    return status;
+}
+
+/* The lazy ones too.  Where memory is out, the devices are those that were found. */
+static void complete(attend_ctx *ctx)
+{
+    at_os_mutex_lock(ctx->lock);
+    if (!ctx->complete)
+        probe_backends(ctx, true);
+    ctx->complete = true;
+    at_os_mutex_unlock(ctx->lock);
+}
+
+static int probe(attend_ctx *ctx)
+{
+    ctx->lock = at_os_mutex_new();
+    ctx->device = at_calloc(ctx, AT_MAX_DEVICES, sizeof *ctx->device);
+    if (!ctx->lock || !ctx->device)
+        return ATTEND_ENOMEM;
+    int status = probe_backends(ctx, false);
+    if (status < 0)
+        return status;
+    ctx->neager = ctx->ndevice;
     for (int i = 0; i < ctx->ndevice; i++)
         if (ctx->device[i].present && ctx->device[i].automatic)
             ctx->chosen = i;
@@ -92,6 +114,10 @@ void attend_ctx_free(attend_ctx *ctx)
     if (!ctx)
         return;
     at_pool_free(ctx->pool);
+    for (int i = 0; at_backends[i]; i++)
+        if (at_backends[i]->leave)
+            at_backends[i]->leave(ctx);
+    at_os_mutex_free(ctx->lock);
     at_free(ctx, ctx->device);
     at_free(ctx, ctx);
 }
@@ -113,13 +139,21 @@ void at_log(attend_ctx *ctx, const char *fmt, ...)
     ctx->log(ctx->log_arg, line);
 }
 
+/* Listing devices finds them: under a lock, and nobody sees a device change. */
+static void list(const attend_ctx *ctx)
+{
+    complete((attend_ctx *)(uintptr_t)ctx);
+}
+
 int attend_device_count(const attend_ctx *ctx)
 {
+    list(ctx);
     return ctx->ndevice;
 }
 
 int attend_device_get(const attend_ctx *ctx, int i, attend_device_info *out)
 {
+    list(ctx);
     if (i < 0 || i >= ctx->ndevice)
         return ATTEND_EINVAL;
     const struct at_device *d = &ctx->device[i];
@@ -129,10 +163,43 @@ int attend_device_get(const attend_ctx *ctx, int i, attend_device_info *out)
 
 int at_device_add(attend_ctx *ctx, const struct at_device *d)
 {
-    if (!at_grow(ctx, (void **)&ctx->device, &ctx->cap_device, ctx->ndevice, sizeof *d))
-        return ATTEND_ENOMEM;
-    ctx->device[ctx->ndevice++] = *d;
+    if (ctx->ndevice == AT_MAX_DEVICES)
+        at_log(ctx, "device %s is left out: a context has at most %d", d->name, AT_MAX_DEVICES);
+    else
+        ctx->device[ctx->ndevice++] = *d;
     return 0;
+}
+
+/* Does `detail` contain `part`, whatever the case of its letters? */
+static bool mentions(const char *detail, const char *part)
+{
+    for (; *detail; detail++) {
+        int n = 0;
+        while (part[n] && tolower((unsigned char)detail[n]) == tolower((unsigned char)part[n]))
+            n++;
+        if (!part[n])
+            return true;
+    }
+    return false;
+}
+
+/* A device by its name, by that up to ':', or by that and part of what it is. */
+static bool means(const struct at_device *d, const char *name)
+{
+    const char *colon = strchr(name, ':');
+    size_t n = colon ? (size_t)(colon - name) : strlen(name);
+    if (!strcmp(d->name, name))
+        return true;
+    if (strncmp(d->name, name, n) || (d->name[n] != ':' && d->name[n]))
+        return false;
+    return !colon || (d->memory && colon[1] && mentions(d->detail, colon + 1));
+}
+
+static const struct at_device *refuse_absent(const struct at_device *d, const char *name,
+                                             struct at_err *e)
+{
+    at_fail(e, ATTEND_EUNSUPPORTED, "device '%s' cannot be used here: %s", name, d->detail);
+    return NULL;
 }
 
 const struct at_device *at_device_find(attend_ctx *ctx, const char *name, struct at_err *e)
@@ -140,23 +207,26 @@ const struct at_device *at_device_find(attend_ctx *ctx, const char *name, struct
     const struct at_device *absent = NULL, *found = NULL;
     if (!name || !*name || !strcmp(name, "auto"))
         return &ctx->device[ctx->chosen];
-    size_t n = strlen(name);
-    for (int i = 0; i < ctx->ndevice; i++) {
-        const struct at_device *d = &ctx->device[i];
-        bool exact = !strcmp(d->name, name);
-        if (!exact && (strncmp(d->name, name, n) || d->name[n] != ':'))
-            continue;
-        if (!d->present)
-            absent = d;
-        else if (exact || !found || d->automatic) /* "simd" is the best of simd:... */
-            found = d;
+    for (int pass = 0; pass < 2 && !found && !absent; pass++) {
+        if (pass)
+            complete(ctx);
+        for (int i = 0, n = pass ? ctx->ndevice : ctx->neager; i < n; i++) {
+            const struct at_device *d = &ctx->device[i];
+            bool exact = !strcmp(d->name, name);
+            if (!means(d, name))
+                continue;
+            if (!d->present)
+                absent = d;
+            else if (exact || !found || d->automatic) /* "simd" is the best of simd:... */
+                found = d;
+            if (exact)
+                return d->present ? d : refuse_absent(d, name, e);
+        }
     }
     if (found)
         return found;
     if (absent)
-        at_fail(e, ATTEND_EUNSUPPORTED, "device '%s' cannot be used here: %s", name,
-                absent->detail);
-    else
-        at_fail(e, ATTEND_EINVAL, "there is no device '%s'", name);
+        return refuse_absent(absent, name, e);
+    at_fail(e, ATTEND_EINVAL, "there is no device '%s'", name);
     return NULL;
 }

@@ -15,6 +15,7 @@
 #define AT_MAX_HEAD 576 /* the largest head size */
 #define AT_MAX_VARIANTS 4
 #define AT_ALIGN 64 /* of every buffer of ours, bytes */
+#define AT_PLACE 256 /* of what lies in one buffer of a device, bytes */
 
 #define AT_LEN(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
@@ -503,9 +504,13 @@ struct attend_ctx {
     int threads;
     void (*log)(void *arg, const char *line);
     void *log_arg;
-    struct at_device *device; /* in the order of attend_device_get */
-    int ndevice, cap_device;
+    struct at_device *device; /* in the order of attend_device_get; it never moves */
+    int ndevice, neager; /* neager: those of backends that are not lazy, known from the start */
     int chosen; /* index of what "auto" takes */
+    struct at_os_mutex *lock;  /* of what follows, and of `device` while lazy backends are probed */
+    bool complete;             /* lazy backends were probed */
+    struct at_constant *constant; /* on devices: transfer.c */
+    void *opencl;                 /* what the backend of that name found */
 };
 void at_log(attend_ctx *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -530,6 +535,9 @@ struct at_step {
     int64_t scratch;       /* bytes a slot, set by row->prepare */
     int64_t state;         /* bytes in the exec, set by row->prepare */
     int64_t state_offset;  /* given by the plan */
+    int64_t work;          /* bytes in the exec's memory on the device, set by row->prepare ... */
+    int64_t work_offset;   /* ... likewise */
+    int64_t shared_work;   /* bytes there that it needs only while it runs */
     const void *packed;    /* what row->prepare made of constants, owned by the plan */
     char *why;             /* why better rows refused, or NULL */
 };
@@ -540,7 +548,10 @@ struct at_variant {
     int nstep;
     int64_t *offset; /* per tensor: in the arena, or -1 */
     int64_t arena, scratch, state;
+    int64_t work, shared_work; /* on the device */
+    unsigned char *used;       /* per root: AT_ON_HOST, AT_ON_DEVICE; NULL where all is on the host */
 };
+enum { AT_ON_HOST = 1, AT_ON_DEVICE = 2 };
 
 /* Memory that prepare packs; freed with the plan. */
 struct at_packed {
@@ -556,6 +567,7 @@ struct attend_plan {
     struct at_variant variant[AT_MAX_VARIANTS];
     int nvariant;
     struct at_packed *packed;
+    struct at_constant **constant; /* per tensor: on the device; NULL where there is none */
 };
 /* The range of an extent of tensor t within a variant's row range. */
 struct at_range at_plan_range(const attend_plan *plan, struct at_range rows, int t, int axis);
@@ -581,6 +593,7 @@ struct attend_exec {
     const struct at_variant *scheduled; /* the one whose schedules `state` holds */
     char *arena, *scratch, *state;
     int64_t arena_bytes, scratch_bytes, state_bytes;
+    struct at_transfer *transfer; /* NULL where the plan's device works in the host's memory */
     const volatile int *cancel;
     uint64_t runs;
     bool failed;       /* a run failed: only a bind makes it usable again */
@@ -588,6 +601,52 @@ struct attend_exec {
     int64_t schedules; /* how often a step was scheduled: tests count it */
     _Atomic int fault;   /* a bad index was met in this run; the sentence is in err */
 };
+/* ---- transfer.c ------------------------------------------------------------------------------ */
+
+/* Where the bytes of a root tensor are, for an exec whose device has memory of its own. */
+struct at_home {
+    void *mem;      /* of the device; NULL: not used there */
+    char *base;     /* what its view's address counts from, ... */
+    int64_t offset; /* ... which is this byte of mem */
+    int64_t bytes;  /* of mem, where it was made for this tensor */
+    void *wrapped;  /* the host memory that mem is, or NULL */
+    bool owned;     /* mem is freed with the exec */
+    bool shared;    /* device and host work in one memory */
+    bool gaps;      /* written, but not every byte of it */
+    bool on_host, on_device; /* which copy is up to date */
+};
+#define AT_NOWHERE ((char *)4096) /* stands for an arena that is only on the device: not NULL, never read */
+struct at_transfer {
+    const struct at_device *device;
+    void *stream;
+    void *arena, *work, *status_mem; /* on the device */
+    int64_t arena_bytes, work_bytes;
+    struct at_home *home; /* per tensor */
+    int32_t status[8];
+    bool flying; /* work of the device may be under way */
+};
+int at_transfer_new(struct attend_exec *x);
+void at_transfer_free(struct attend_exec *x);
+/* Bind: memory for the chosen variant, then homes for what views name.  states: the contents of bound
+ * states are taken anew. */
+int at_transfer_reserve(struct attend_exec *x);
+int at_transfer_bind(struct attend_exec *x);
+void at_transfer_renew(struct attend_exec *x, int tensor);
+/* Run: copies around a step, those at the end, and waiting for all of it. */
+void at_transfer_begin(struct attend_exec *x);
+int at_transfer_before(struct attend_exec *x, const struct at_step *s);
+void at_transfer_after(struct attend_exec *x, const struct at_step *s);
+int at_transfer_end(struct attend_exec *x);
+int at_transfer_wait(struct attend_exec *x);
+/* Which memory of the device tensor t of the plan is in, and where its view begins, in bytes. */
+void *at_transfer_find(const struct attend_exec *x, int t, int64_t *offset);
+/* Bytes that a view reaches over. */
+int64_t at_view_span(const struct at_view *v);
+
+/* Constants of a plan on its device, shared between the plans of a context. */
+int at_constants_hold(struct attend_plan *plan, struct at_err *e);
+void at_constants_drop(struct attend_plan *plan);
+
 struct at_name {
     const char *name;
     int tensor, sym; /* one of them is -1 */

@@ -2,6 +2,7 @@
 /* The only getenv of the tree. */
 #include "env.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static const struct {
@@ -27,4 +28,12 @@ const char *at_env_name(enum at_env which)
 const char *at_env_meaning(enum at_env which)
 {
     return vars[which].meaning;
+}
+
+int at_env_caches(char *buf, size_t size)
+{
+    const char *caches = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (caches && caches[0] == '/')
+        return snprintf(buf, size, "%s/attend", caches);
+    return home && home[0] == '/' ? snprintf(buf, size, "%s/.cache/attend", home) : -1;
 }

@@ -8,10 +8,16 @@
     X(ISA, "the best instruction set to use: scalar, avx2, avx512, neon")                          \
     X(THREADS, "how many threads a context starts by default")                                     \
     X(BACKEND, "the only backend to probe, such as ref, simd, opencl")                             \
+    X(LIBOPENCL, "the OpenCL library to load, instead of the usual ones")                          \
+    X(OPENCL_SHAPE, "the only attention kernel of devices: decode, cpu, gpu_local, ...")           \
+    X(OPENCL_MEMORY, "copy: CPUs of OpenCL do not work in the host's memory either")               \
+    X(CACHE, "the folder of compiled programs; off: none are kept")                                \
     X(FIXTURES, "the folder of reference cases that the tests read")                               \
     X(MODEL, "the GGUF model that the tests read")                                                 \
     X(EMBEDDER, "the folder of the sentence model that the tests read")                            \
     X(ATTEND, "the program that the tests run")
+
+#include <stddef.h>
 
 enum at_env {
 #define AT_ENV_ENUM(name, meaning) AT_ENV_##name,
@@ -22,6 +28,8 @@ enum at_env {
 
 /* The value, or NULL when it is unset or empty. */
 const char *at_env(enum at_env which);
+/* The folder "attend" in that of the user's caches, into buf: its length, or -1 where nobody says. */
+int at_env_caches(char *buf, size_t size);
 const char *at_env_name(enum at_env which);    /* "ATTEND_ISA" */
 const char *at_env_meaning(enum at_env which); /* one line of documentation */
 

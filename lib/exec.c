@@ -45,6 +45,11 @@ int attend_exec_new(attend_plan *plan, attend_exec **out)
     }
     for (int i = 0; i < g->dims.nsym; i++)
         x->sym[i] = g->dims.sym[i].min == g->dims.sym[i].max ? g->dims.sym[i].min : -1;
+    int status = plan->device->memory ? at_transfer_new(x) : 0;
+    if (status < 0) {
+        attend_exec_free(x);
+        return status;
+    }
     *out = x;
     return 0;
 }
@@ -54,6 +59,7 @@ void attend_exec_free(attend_exec *x)
     if (!x)
         return;
     attend_ctx *ctx = x->ctx;
+    at_transfer_free(x);
     at_free(ctx, x->sym);
     at_free(ctx, x->view);
     at_free(ctx, x->bound);
@@ -235,9 +241,8 @@ static int64_t steps(const struct at_view *v, int d)
     return d == v->rank - 1 ? at_ceil_div(v->shape[d], attend_type_block(v->type)) : v->shape[d];
 }
 
-/* Bytes from the first element to the end of the last; INT64_MAX where a caller's strides pass
- * that. */
-static int64_t span(const struct at_view *v)
+/* INT64_MAX where a caller's strides pass that. */
+int64_t at_view_span(const struct at_view *v)
 {
     int64_t last = 0, reach, bytes;
     bool over = false;
@@ -285,7 +290,8 @@ static int resolve_root(attend_exec *x, int id)
     }
     int named = t->class == AT_TEMP ? (t->output ? g->output[t->output - 1] : -1) : id;
     if (named < 0) {
-        v->data = x->variant->offset[id] < 0 ? NULL : x->arena + x->variant->offset[id];
+        char *arena = x->arena ? x->arena : AT_NOWHERE;
+        v->data = x->variant->offset[id] < 0 ? NULL : arena + x->variant->offset[id];
         return 0;
     }
     const struct at_bound *b = &x->bound[named];
@@ -294,10 +300,10 @@ static int resolve_root(attend_exec *x, int id)
     v->data = b->data;
     if (!b->given)
         return at_fail(&x->err, ATTEND_EINVAL, "'%s' is not bound", g->tensor[named].name);
-    if (span(v) > b->bytes)
+    if (at_view_span(v) > b->bytes)
         return at_fail(&x->err, ATTEND_EINVAL, "'%s' needs %lld bytes but %lld are bound",
-                       g->tensor[named].name, (long long)span(v), (long long)b->bytes);
-    if (b->strided && t->class != AT_INPUT && span(v) > 0 && folds(v))
+                       g->tensor[named].name, (long long)at_view_span(v), (long long)b->bytes);
+    if (b->strided && t->class != AT_INPUT && at_view_span(v) > 0 && folds(v))
         return at_fail(&x->err, ATTEND_EINVAL,
                        "'%s' is written, but its strides put elements in one place",
                        g->tensor[named].name);
@@ -368,6 +374,15 @@ static int reserve(attend_exec *x, char **p, int64_t *have, int64_t need, const 
     return 0;
 }
 
+/* Does the host need the arena? */
+static bool host_arena(const attend_exec *x, const struct at_variant *v)
+{
+    bool any = !v->used;
+    for (int t = 0; !any && t < x->plan->graph->ntensor; t++)
+        any = v->offset[t] >= 0 && (v->used[t] & AT_ON_HOST);
+    return any;
+}
+
 static int choose_variant(attend_exec *x)
 {
     const attend_graph *g = x->plan->graph;
@@ -376,7 +391,7 @@ static int choose_variant(attend_exec *x)
             return at_fail(&x->err, ATTEND_EINVAL, "dimension '%s' is not given",
                            g->dims.sym[i].name);
     const struct at_variant *v = at_plan_variant(x->plan, g->dims.nsym ? x->sym[0] : 1);
-    if (reserve(x, &x->arena, &x->arena_bytes, v->arena, "arena") < 0 ||
+    if ((host_arena(x, v) && reserve(x, &x->arena, &x->arena_bytes, v->arena, "arena") < 0) ||
         reserve(x, &x->scratch, &x->scratch_bytes, at_mul_size(v->scratch, x->ctx->exec.slots),
                 "scratch") < 0 ||
         reserve(x, &x->state, &x->state_bytes, v->state, "schedules") < 0)
@@ -384,7 +399,7 @@ static int choose_variant(attend_exec *x)
     if (x->scheduled != v && v->state > 0) /* what another variant left there means nothing here */
         memset(x->state, 0, (size_t)v->state);
     x->variant = x->scheduled = v;
-    return 0;
+    return x->transfer ? at_transfer_reserve(x) : 0;
 }
 
 static int schedule(attend_exec *x)
@@ -412,9 +427,20 @@ static void save(attend_exec *x, bool back)
     }
 }
 
+/* Is memory bound to name number i here? */
+static bool named(const attend_exec *x, int i, const attend_binding *binds, int n)
+{
+    bool found = false;
+    for (int k = 0; k < n && x->name[i].tensor >= 0; k++)
+        found = found || !strcmp(binds[k].name, x->name[i].name);
+    return found;
+}
+
 int attend_bind(attend_exec *x, const attend_binding *binds, int n)
 {
     int status = 0;
+    if (x->transfer)
+        at_transfer_wait(x); /* the memory of a run that nobody waited for */
     x->variant = NULL;
     x->failed = false;
     at_err_clear(&x->err);
@@ -428,6 +454,11 @@ int attend_bind(attend_exec *x, const attend_binding *binds, int n)
         status = resolve_all(x);
     if (status == 0 && n > 0)
         status = check_overlap(x);
+    for (int i = 0; x->transfer && status == 0 && i < x->nname; i++)
+        if (n == 0 || named(x, i, binds, n))
+            at_transfer_renew(x, x->name[i].tensor);
+    if (status == 0 && x->transfer)
+        status = at_transfer_bind(x);
     if (status == 0)
         status = schedule(x);
     if (status < 0)
@@ -444,6 +475,16 @@ static bool cancelled(const attend_exec *x)
     return x->cancel && __atomic_load_n(x->cancel, __ATOMIC_RELAXED);
 }
 
+static int run_step(attend_exec *x, const struct at_step *s)
+{
+    int status = x->transfer ? at_transfer_before(x, s) : 0;
+    if (status == 0)
+        status = s->row->run(x, s);
+    if (status == 0 && x->transfer)
+        at_transfer_after(x, s);
+    return status;
+}
+
 static int walk(attend_exec *x)
 {
     for (int i = 0; i < x->variant->nstep; i++) {
@@ -451,7 +492,7 @@ static int walk(attend_exec *x)
         if (cancelled(x))
             return at_fail(&x->err, ATTEND_ECANCELLED, "cancelled before step %d of %d", i,
                            x->variant->nstep);
-        int status = s->row->run(x, s);
+        int status = run_step(x, s);
         if (status == ATTEND_ECANCELLED)
             return at_fail(&x->err, status, "cancelled in step %d of %d", i, x->variant->nstep);
         if (status < 0)
@@ -459,33 +500,45 @@ static int walk(attend_exec *x)
         if (atomic_load_explicit(&x->fault, memory_order_acquire))
             return x->err.status;
     }
-    return 0;
+    return x->transfer ? at_transfer_end(x) : 0;
 }
 
-int attend_run(attend_exec *x)
+int attend_submit(attend_exec *x, attend_fence *fence)
 {
+    if (x->transfer && !x->failed)
+        x->failed = at_transfer_wait(x) < 0; /* one run at a time */
+    *fence = (attend_fence){x, x->runs};
     if (x->failed)
         return ATTEND_ESTATE; /* the sentence of the failure stays */
     if (!x->variant)
         return x->err.status ? ATTEND_ESTATE
                              : at_fail(&x->err, ATTEND_ESTATE, "nothing is bound to this exec");
     atomic_store_explicit(&x->fault, 0, memory_order_relaxed);
+    if (x->transfer)
+        at_transfer_begin(x);
     int status = walk(x);
+    if (status < 0 && x->transfer)
+        at_transfer_wait(x); /* what was enqueued may still use the caller's memory */
     x->failed = status < 0;
-    x->runs++;
-    return status;
-}
-
-int attend_submit(attend_exec *x, attend_fence *fence)
-{
-    int status = attend_run(x);
-    *fence = (attend_fence){x, x->runs};
+    *fence = (attend_fence){x, ++x->runs};
     return status;
 }
 
 int attend_wait(attend_fence fence)
 {
-    return fence.exec->failed && fence.run == fence.exec->runs ? fence.exec->err.status : 0;
+    attend_exec *x = fence.exec;
+    if (fence.run != x->runs)
+        return 0;
+    if (x->transfer && !x->failed)
+        x->failed = at_transfer_wait(x) < 0;
+    return x->failed ? x->err.status : 0;
+}
+
+int attend_run(attend_exec *x)
+{
+    attend_fence fence;
+    int status = attend_submit(x, &fence);
+    return status < 0 ? status : attend_wait(fence);
 }
 
 struct guarded {

@@ -6,6 +6,7 @@
 #include "os.h"
 #include "attend.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -181,6 +182,25 @@ int at_os_make_dir(const char *path, char *err, size_t nerr)
     if (error == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return 0;
     return fail(err, nerr, ATTEND_EIO, "cannot make the folder \"%s\": %s", path, strerror(error));
+}
+
+void at_os_remove(const char *path)
+{
+    unlink(path);
+}
+
+void at_os_list(const char *folder, void (*fn)(void *arg, const char *name, int64_t bytes, int64_t time),
+                void *arg)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    struct stat st;
+    while (dir && (entry = readdir(dir)))
+        if (fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 && S_ISREG(st.st_mode))
+            fn(arg, entry->d_name, st.st_size,
+               (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec);
+    if (dir)
+        closedir(dir);
 }
 
 bool at_os_is_terminal(int fd)
@@ -407,6 +427,11 @@ void at_os_lib_close(struct at_os_lib *lib)
 {
     if (lib)
         dlclose(lib->handle);
+    free(lib);
+}
+
+void at_os_lib_keep(struct at_os_lib *lib)
+{
     free(lib);
 }
 

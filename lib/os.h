@@ -32,6 +32,10 @@ int at_os_file_finish(struct at_os_file *f, char *err, size_t nerr);
 void at_os_file_discard(struct at_os_file *f);
 
 int at_os_make_dir(const char *path, char *err, size_t nerr); /* one level; existing is fine */
+void at_os_remove(const char *path);                           /* a file; failing is fine */
+/* fn for each regular file in a folder: its name, size, and when it was written (ns). */
+void at_os_list(const char *folder, void (*fn)(void *arg, const char *name, int64_t bytes, int64_t time),
+                void *arg);
 bool at_os_is_terminal(int fd);                               /* 0 stdin, 1 stdout, 2 stderr */
 
 /* ---- memory ---- */
@@ -78,6 +82,8 @@ void at_os_pause(void); /* the CPU's hint inside a spin loop */
 struct at_os_lib;
 int at_os_lib_open(struct at_os_lib **lib, const char *name, char *err, size_t nerr);
 void at_os_lib_close(struct at_os_lib *lib); /* NULL is fine */
+/* Forgets it, but leaves it loaded until the process ends; NULL is fine. */
+void at_os_lib_keep(struct at_os_lib *lib);
 /* The address of a function of lib, stored through fn, a pointer to a function pointer:
  * at_os_lib_symbol(lib, "clFinish", &cl.finish).  False when lib has no such name. */
 bool at_os_lib_symbol(struct at_os_lib *lib, const char *name, void *fn);

@@ -82,7 +82,31 @@ static int add_step(attend_plan *plan, struct at_variant *v, int node, struct at
                        at_ops[s->op].name);
     s->state_offset = v->state;
     v->state += at_round_up(s->state, AT_ALIGN);
+    if (s->work > INT64_MAX / 4 || v->work > INT64_MAX / 4 || s->shared_work > INT64_MAX / 4)
+        return at_fail(e, ATTEND_ELIMIT, "the work memory of %s would pass 2^61 bytes",
+                       at_ops[s->op].name);
+    s->work_offset = v->work;
+    v->work += at_round_up(s->work, AT_PLACE);
+    v->shared_work = at_max(v->shared_work, at_round_up(s->shared_work, AT_PLACE));
     v->scratch = at_max(v->scratch, at_round_up(s->scratch, AT_ALIGN));
+    return 0;
+}
+
+/* Which roots the steps of the device use, and which those that fell to the host. */
+static int note_uses(attend_plan *plan, struct at_variant *v, struct at_err *e)
+{
+    const attend_graph *g = plan->graph;
+    v->used = at_calloc(plan->ctx, g->ntensor + 1, sizeof *v->used);
+    if (!v->used)
+        return at_fail(e, ATTEND_ENOMEM, "no memory for a plan of %d tensors", g->ntensor);
+    for (int i = 0; i < v->nstep; i++) {
+        const struct at_step *s = &v->step[i];
+        for (int k = 0; k < s->nin + s->nout; k++) {
+            int t = k < s->nin ? s->in[k] : s->out[k - s->nin];
+            if (t >= 0)
+                v->used[g->tensor[t].root] |= s->device->memory ? AT_ON_DEVICE : AT_ON_HOST;
+        }
+    }
     return 0;
 }
 
@@ -98,7 +122,8 @@ static int lower(attend_plan *plan, struct at_variant *v, struct at_err *e)
             if (status < 0)
                 return status;
         }
-    return at_memplan(plan, v, e);
+    int status = plan->device->memory ? note_uses(plan, v, e) : 0;
+    return status < 0 ? status : at_memplan(plan, v, e);
 }
 
 static int compile(attend_plan *plan, bool fuse, struct at_err *e)
@@ -109,6 +134,8 @@ static int compile(attend_plan *plan, bool fuse, struct at_err *e)
     split_rows(plan);
     for (int i = 0; i < plan->nvariant && status == 0; i++)
         status = lower(plan, &plan->variant[i], e);
+    if (status == 0 && plan->device->memory)
+        status = at_constants_hold(plan, e);
     return status;
 }
 
@@ -163,7 +190,9 @@ void attend_plan_free(attend_plan *plan)
             at_free(plan->ctx, v->step[k].why);
         at_free(plan->ctx, v->step);
         at_free(plan->ctx, v->offset);
+        at_free(plan->ctx, v->used);
     }
+    at_constants_drop(plan);
     for (struct at_packed *p = plan->packed, *next; p; p = next) {
         next = p->next;
         at_free(plan->ctx, p->data);
@@ -243,6 +272,8 @@ static void add_text(struct at_str *s, const attend_plan *plan, const struct at_
             at_str_add(s, "  fused: %s", n->fused);
         if (st->why)
             at_str_add(s, "  (%s)", st->why);
+        if (plan->device->memory && !st->device->memory)
+            at_str_add(s, "  on the host: what it reads and writes is copied");
         at_str_add(s, "\n");
     }
 }

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* Programs put together from the portable text, and how rows find buffers and launch. */
+#include "gpu.h"
+
+char *at_gpu_program_text(const struct at_gpu_source *source)
+{
+    struct at_str s = {0};
+    for (int f = 0; f < AT_GPU_FILES; f++)
+        if (f <= AT_GPU_ARGS || (source->files >> f & 1))
+            at_str_add(&s, "%s", at_gpu_text[f]);
+    if (source->printed)
+        at_str_add(&s, "%s", source->printed);
+    if (!s.failed)
+        return s.text;
+    attend_free(s.text);
+    return NULL;
+}
+
+int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_source *source,
+                   const char *const *names, int n, int64_t bytes, struct at_err *e)
+{
+    const struct at_gpu *gpu = at_gpu_of(s->device);
+    struct at_gpu_kernels *k = at_plan_pack(plan, bytes);
+    int status = 0;
+    if (!k)
+        return at_fail(e, ATTEND_ENOMEM, "no memory for a plan");
+    for (int i = 0; i < n && status == 0; i++)
+        status = gpu->kernel(s->device, source, names[i], &k->kernel[i], e);
+    s->packed = k;
+    return status;
+}
+
+void *at_gpu_buffer(const struct attend_exec *x, int t, int64_t *at)
+{
+    int64_t offset;
+    void *mem = at_transfer_find(x, t, &offset);
+    *at = offset / (int64_t)attend_type_size(x->plan->graph->tensor[t].type);
+    return mem;
+}
+
+int at_gpu_run(struct attend_exec *x, const struct at_step *s, const struct at_gpu_launch *l)
+{
+    return at_gpu_of(s->device)->launch(s->device, x->transfer->stream, l, &x->err);
+}
+
+int at_gpu_step(const struct attend_exec *x, const struct at_step *s)
+{
+    return (int)(s - x->variant->step);
+}
+
+void *at_gpu_status(const struct attend_exec *x)
+{
+    return x->transfer->status_mem;
+}
+
+const struct at_row *const at_gpu_rows[] = {&at_gpu_matvec,   &at_gpu_matmul,
+                                            &at_gpu_add,      &at_gpu_mul,
+                                            &at_gpu_scale,    &at_gpu_where,
+                                            &at_gpu_select,   &at_gpu_silu,
+                                            &at_gpu_gelu,     &at_gpu_gelu_tanh,
+                                            &at_gpu_tanh,     &at_gpu_sigmoid,
+                                            &at_gpu_relu,     &at_gpu_erf,
+                                            &at_gpu_pow,      &at_gpu_cast,
+                                            &at_gpu_copy,     &at_gpu_softmax,
+                                            &at_gpu_rms_norm, &at_gpu_layer_norm,
+                                            &at_gpu_rope,     &at_gpu_gather,
+                                            &at_gpu_append,   &at_gpu_concat,
+                                            &at_gpu_merge,    NULL};

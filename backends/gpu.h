@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/* What backends of devices share: the portable kernel text, and the rows that run it (gpu_*.c) on
+ * whatever compiles and launches it. */
+#ifndef AT_GPU_H
+#define AT_GPU_H
+
+#include "backend.h"
+#include "expr.h"
+#include "kernel_args.h"
+
+#define AT_GPU_BUFFERS 24 /* most of a kernel */
+
+/* The files of backends/portable.  Each program has the prelude and the argument blocks before
+ * them. */
+enum at_gpu_file {
+    AT_GPU_PRELUDE,
+    AT_GPU_ARGS,
+    AT_GPU_OPS,
+    AT_GPU_GEMM,
+    AT_GPU_GEMM_CPU,
+    AT_GPU_SCORE,
+    AT_GPU_ATTN_LOCAL,
+    AT_GPU_ATTN_NOLOCAL,
+    AT_GPU_ATTN_CPU,
+    AT_GPU_ATTN_DECODE,
+    AT_GPU_ATTN_UNFUSED,
+    AT_GPU_FILES
+};
+extern const char *const at_gpu_text[AT_GPU_FILES];
+
+/* A program: files in their order, what is defined, and text of the user's expressions. */
+struct at_gpu_source {
+    unsigned files;      /* 1 << enum at_gpu_file, but for the first two, which are always there */
+    char defines[128];   /* "-DDV=64 -DAT_B=0" */
+    const char *printed; /* after the argument blocks; NULL: none */
+};
+
+struct at_gpu_launch {
+    void *kernel;
+    const void *args; /* its first argument, by value */
+    size_t bytes;
+    void *buffer[AT_GPU_BUFFERS]; /* the others; NULL: absent, and not looked at */
+    int nbuffer;
+    int64_t groups[3];
+    int items; /* of a group */
+};
+
+/* What a backend does for the rows; device->kernels points to it. */
+struct at_gpu {
+    enum at_expr_dialect dialect;
+    bool cpu;            /* a work item is a core with vectors */
+    bool slow_local;     /* local memory is no faster than the rest */
+    int64_t local_bytes; /* that a group may have */
+    int64_t group_items; /* and items */
+    /* Compiles, or finds what was compiled.  The kernel lives as long as the context. */
+    int (*kernel)(const struct at_device *d, const struct at_gpu_source *source, const char *name,
+                  void **kernel, struct at_err *e);
+    /* Enqueues. */
+    int (*launch)(const struct at_device *d, void *stream, const struct at_gpu_launch *l,
+                  struct at_err *e);
+};
+static inline const struct at_gpu *at_gpu_of(const struct at_device *d)
+{
+    return d->kernels;
+}
+
+/* A program's text, but for its defines: malloc'd, or NULL. */
+char *at_gpu_program_text(const struct at_gpu_source *source);
+
+/* The buffer of tensor t of the plan, and where its view begins, in elements or blocks. */
+void *at_gpu_buffer(const struct attend_exec *x, int t, int64_t *at);
+/* Launches for a step on the exec's stream. */
+int at_gpu_run(struct attend_exec *x, const struct at_step *s, const struct at_gpu_launch *l);
+/* The step's number, for the status words; and those. */
+int at_gpu_step(const struct attend_exec *x, const struct at_step *s);
+void *at_gpu_status(const struct attend_exec *x);
+
+/* Kernels for s, from the files and defines, and the row's own block of the plan: s->packed, its
+ * first member. */
+#define AT_GPU_KERNELS 4
+struct at_gpu_kernels {
+    void *kernel[AT_GPU_KERNELS];
+};
+int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_source *source,
+                   const char *const *names, int n, int64_t bytes, struct at_err *e);
+
+extern const struct at_row at_gpu_matvec, at_gpu_matmul;
+extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
+    at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,
+    at_gpu_erf, at_gpu_pow, at_gpu_cast, at_gpu_copy, at_gpu_softmax, at_gpu_rms_norm,
+    at_gpu_layer_norm, at_gpu_rope, at_gpu_gather, at_gpu_append, at_gpu_concat, at_gpu_merge;
+
+/* All rows, best first, NULL at the end. */
+extern const struct at_row *const at_gpu_rows[];
+
+#endif
