@@ -390,6 +390,10 @@ typedef struct attend_attention_opts {
     float dropout;   /* 0: none; p < 1: the weights that are left are times 1 / (1 - p), LSE stays */
     uint32_t offset; /* of the random bits, with seed: another for each layer and step of training */
     uint64_t seed;
+    attend_tensor layout; /* block-sparse: bool (B, H, blocks of rows, blocks of keys), where the first
+                           * two may be 1 or absent: key j is visible to row i of its sequence only where
+                           * layout[b, h, i / layout_rows, j / layout_keys] */
+    int64_t layout_rows, layout_keys; /* of a block: 64 */
 } attend_attention_opts;
 
 /* Expressions are C's, over score, b, h, i, j, sq, skv (of the sequence: i and j count from its first

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "schedule.h"
+#include "core.h"
 
 /* What is being resolved, and how errors name it. */
 struct resolve {
@@ -250,6 +250,27 @@ static int check_mask(const struct resolve *r, const struct at_attn *a, const st
     return 0;
 }
 
+/* A layout has a block for every row and key, or for all batch entries at once. */
+static int check_layout(const struct resolve *r, const struct at_attn *a)
+{
+    const struct at_layout *l = &r->s->p->attention.layout;
+    const struct at_view *v = l->rows ? &a->capture[l->capture] : NULL;
+    for (int64_t n = 0; v && n < a->nseq; n++) {
+        const int64_t *have = &v->shape[v->rank - 2];
+        int64_t rows = at_ceil_div(a->seq[n].nq, l->rows), keys = at_ceil_div(a->seq[n].nk, l->keys);
+        int64_t entries = v->rank == 4 ? v->shape[0] : 1;
+        if (entries != 1 && n >= entries)
+            return at_fail(&r->x->err, ATTEND_EINVAL, "%s: the layout has %lld entries for %lld sequences",
+                           r->label, (long long)entries, (long long)a->nseq);
+        if (have[0] < rows || have[1] < keys)
+            return at_fail(&r->x->err, ATTEND_EINVAL,
+                           "%s: the layout has %lld x %lld blocks, but sequence %lld needs %lld x %lld",
+                           r->label, (long long)have[0], (long long)have[1], (long long)n,
+                           (long long)rows, (long long)keys);
+    }
+    return 0;
+}
+
 /* ---- the problem ---- */
 
 static int resolve_seqs(const struct resolve *r, struct at_attn *a, bool packed, int64_t nk,
@@ -266,6 +287,8 @@ static int resolve_seqs(const struct resolve *r, struct at_attn *a, bool packed,
         status = check_mask(r, a, &a->bias, packed ? 0 : nk);
     if (status == 0)
         status = check_mask(r, a, &a->mask, packed ? 0 : nk);
+    if (status == 0)
+        status = check_layout(r, a);
     if (status == 0 && packed)
         unused_rows(a, seq);
     return status;
@@ -346,54 +369,6 @@ int at_attn_grad_resolve(struct attend_exec *x, const struct at_step *s, struct 
     for (int k = 0; k < AT_MAX_CAPTURES; k++)
         d->dcapture[k] = at_out(x, s, AT_OUT_CAPTURE + k) ? *at_out(x, s, AT_OUT_CAPTURE + k) : none;
     return at_attn_resolve(x, s, &d->a, seq);
-}
-
-/* Is what input k of s holds there to be read when it is bound? */
-static bool seen(const struct attend_exec *x, const struct at_step *s, int k)
-{
-    const attend_graph *g = x->plan->graph;
-    if (k >= s->nin || s->in[k] < 0)
-        return false;
-    enum at_class class = g->tensor[g->tensor[s->in[k]].root].class;
-    return class == AT_INPUT || class == AT_CONST;
-}
-
-int at_attn_blocks(struct attend_exec *x, const struct at_step *s, const struct at_attn *a,
-                   const struct at_schedule **out)
-{
-    struct at_schedule *d = &x->blocks[s->node];
-    struct at_source src[2];
-    const struct at_source *list[2];
-    struct at_view view[AT_MAX_CAPTURES];
-    struct at_expr mask;
-    int n = 0, status = 0;
-    *out = NULL;
-    if (!a->mask.data && !a->mask_expr)
-        return 0;
-    if (a->mask.data) {
-        at_source_of_mask(&mask, a->mask.shape);
-        view[0] = a->mask;
-        view[0].data = seen(x, s, AT_IN_MASK) ? view[0].data : NULL;
-        status = at_source_init(x->ctx, &src[n], &mask, view);
-        list[n] = &src[n];
-        n += status == 0;
-    }
-    if (a->mask_expr && status == 0) {
-        for (int k = 0; k < AT_MAX_CAPTURES; k++) {
-            view[k] = a->capture[k];
-            view[k].data = seen(x, s, AT_IN_CAPTURE + k) ? view[k].data : NULL;
-        }
-        status = at_source_init(x->ctx, &src[n], a->mask_expr, view);
-        list[n] = &src[n];
-        n += status == 0;
-    }
-    d->ctx = x->ctx;
-    if (status == 0)
-        status = at_schedule_build(d, &a->visible, a->seq, a->nseq, a->nh, list, n);
-    for (int k = 0; k < n; k++)
-        at_source_fini(x->ctx, &src[k]);
-    *out = d;
-    return status < 0 ? at_fail(&x->err, status, "no memory to schedule a mask") : 0;
 }
 
 int64_t at_attn_max_seqs(const struct attend_plan *plan, const struct at_step *s)

@@ -9,8 +9,9 @@
 #include "attend.h"
 #include "philox.h"
 
-#define AT_MAX_IN 26
-#define AT_MAX_CAPTURES 8 /* tensors that the expressions of an attention index */
+#define AT_MAX_IN 27
+#define AT_USER_CAPTURES 8 /* tensors that the expressions of an attention index */
+#define AT_MAX_CAPTURES 9  /* and a layout of blocks */
 #define AT_MAX_OUT 16
 #define AT_MAX_HEAD 576 /* the largest head size */
 #define AT_MAX_VARIANTS 4
@@ -241,6 +242,10 @@ union at_params {
         struct at_visible visible;
         float scale, softcap;
         const struct at_expr *score, *mask; /* owned by the graph; NULL: none */
+        struct at_layout { /* blocks, which `mask` loads from a capture of its own */
+            int64_t rows, keys; /* of a block; 0: there is no layout */
+            int capture;
+        } layout;
         float dropout;
         uint32_t offset;
         uint64_t seed;
@@ -377,7 +382,7 @@ int at_canon_fuse(attend_graph *g);
 /* Whole-graph checks: versions of states, outputs, host-read inputs. */
 int at_validate(attend_graph *g);
 
-/* ---- visible.c, attn.c: one attention problem ------------------------------------------------------ */
+/* ---- visible.c, attn.c, blocks.c: one attention problem ------------------------------------------------------ */
 
 /* A tensor as kernels see it: real extents, strides in elements (blocks), an address. */
 struct at_view {
@@ -482,7 +487,9 @@ struct at_attn_grad {
 int at_attn_grad_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn_grad *d,
                          struct at_seq *seq);
 /* What the bool mask and the mask expression of a leave of blocks of keys, as they can be seen now:
- * in the exec until the next bind.  *out is NULL where there is neither. */
+ * in the exec until the next bind, and shared by steps for which it is the same (blocks.c).  *out is NULL
+ * where there is neither. */
+void at_blocks_free(struct attend_exec *x);
 int at_attn_blocks(struct attend_exec *x, const struct at_step *s, const struct at_attn *a,
                    const struct at_schedule **out);
 
@@ -597,8 +604,13 @@ struct attend_exec {
     const volatile int *cancel;
     uint64_t runs;
     bool failed;       /* a run failed: only a bind makes it usable again */
-    struct at_schedule *blocks; /* per node of the graph: what irregular masks leave */
-    int64_t schedules; /* how often a step was scheduled: tests count it */
+    struct at_blocks *blocks;     /* what irregular masks leave of blocks of keys: blocks.c */
+    struct at_blocks **blocks_of; /* per node of the graph: those that it took last */
+    struct at_contents {
+        uint64_t bind, hash; /* in which bind it was hashed; 0: in none */
+    } *contents;             /* per tensor of the plan: what masks are made of */
+    uint64_t binds;    /* how many there were */
+    int64_t schedules; /* how often a list of work or of blocks was made: tests count it */
     _Atomic int fault;   /* a bad index was met in this run; the sentence is in err */
 };
 /* ---- transfer.c ------------------------------------------------------------------------------ */

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "backends/backend.h"
-#include "schedule.h"
 
 /* ---- making ---- */
 
@@ -38,8 +37,10 @@ int attend_exec_new(attend_plan *plan, attend_exec **out)
     x->old_sym = at_calloc(ctx, g->dims.nsym + 1, sizeof *x->sym);
     x->view = at_calloc(ctx, g->ntensor, sizeof *x->view);
     x->bound = at_calloc(ctx, g->ntensor, sizeof *x->bound);
-    x->blocks = at_calloc(ctx, g->nnode, sizeof *x->blocks);
-    if (!x->sym || !x->old_sym || !x->view || !x->bound || !x->blocks || list_names(x) < 0) {
+    x->blocks_of = at_calloc(ctx, g->nnode, sizeof *x->blocks_of);
+    x->contents = at_calloc(ctx, g->ntensor, sizeof *x->contents);
+    if (!x->sym || !x->old_sym || !x->view || !x->bound || !x->blocks_of || !x->contents ||
+        list_names(x) < 0) {
         attend_exec_free(x);
         return ATTEND_ENOMEM;
     }
@@ -66,9 +67,9 @@ void attend_exec_free(attend_exec *x)
     at_free(ctx, x->old);
     at_free(ctx, x->old_sym);
     at_free(ctx, x->name);
-    for (int i = 0; x->blocks && i < x->plan->graph->nnode; i++)
-        at_schedule_free(&x->blocks[i]);
-    at_free(ctx, x->blocks);
+    at_blocks_free(x);
+    at_free(ctx, x->blocks_of);
+    at_free(ctx, x->contents);
     at_free(ctx, x->arena);
     at_free(ctx, x->scratch);
     at_free(ctx, x->state);
@@ -443,6 +444,7 @@ int attend_bind(attend_exec *x, const attend_binding *binds, int n)
         at_transfer_wait(x); /* the memory of a run that nobody waited for */
     x->variant = NULL;
     x->failed = false;
+    x->binds++;
     at_err_clear(&x->err);
     if (n > 0)
         save(x, false);

@@ -353,6 +353,21 @@ int at_expr_as_float(struct at_expr *x, int a)
     return a >= 0 && x->node[a].type == AT_X_INT ? at_expr_op1(x, AT_X_TO_FLOAT, a) : a;
 }
 
+int at_expr_blocks(struct at_expr *x, int capture, const int64_t *shape, int64_t rows, int64_t keys)
+{
+    int arg[AT_EXPR_RANK], rank = x->capture[capture].rank, none = AT_EXPR_RANK - rank;
+    const int64_t size[AT_EXPR_RANK] = {1, 1, rows, keys};
+    for (int d = 0; d < rank; d++) {
+        int axis = none + d;
+        if (shape[d] == 1 && size[axis] == 1)
+            arg[d] = at_expr_int(x, 0);
+        else
+            arg[d] = at_expr_op2(x, AT_X_DIV, at_expr_variable(x, AT_X_B + (enum at_expr_op)axis),
+                                 at_expr_int(x, size[axis]));
+    }
+    return at_expr_load(x, capture, arg);
+}
+
 void at_expr_finish(struct at_expr *x, int root)
 {
     int16_t place[AT_EXPR_NODES];

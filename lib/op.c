@@ -1011,6 +1011,32 @@ static int check_visible(attend_graph *g, struct at_node *n, const int64_t *scor
     return 0;
 }
 
+/* A layout, as (B, H, blocks of rows, blocks of keys), covers the scores; where extents are not numbers,
+ * or sequences are packed, bind looks at the last two (attn.c). */
+static int check_layout(attend_graph *g, struct at_node *n, const int64_t *scores, bool packed)
+{
+    const struct at_layout *l = &n->p.attention.layout;
+    if (!l->rows)
+        return 0;
+    const struct at_tensor *t = input(g, n, AT_IN_CAPTURE + l->capture);
+    char got[128], want[128];
+    int none = 4 - t->rank;
+    bool fits = true;
+    for (int d = none; fits && d < 4; d++) {
+        int64_t extent = t->shape[d - none], size = d == 2 ? l->rows : d == 3 ? l->keys : 1;
+        if (extent < 0 || scores[d] < 0 || (packed && d != 1))
+            continue;
+        fits = d < 2 ? extent == 1 || extent == scores[d] : extent == at_ceil_div(scores[d], size);
+    }
+    return fits ? 0
+                : at_graph_fail(g, n, ATTEND_EINVAL,
+                                "the layout is %s, which are no blocks of %lld rows by %lld keys of scores "
+                                "%s",
+                                at_shape_text(&g->dims, t->rank, t->shape, got, sizeof got),
+                                (long long)l->rows, (long long)l->keys,
+                                at_shape_text(&g->dims, 4, scores, want, sizeof want));
+}
+
 static int infer_mask(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     (void)shape;
@@ -1179,7 +1205,7 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
         if (a->rank != 1 || b->rank != 1 || a->shape[0] != b->shape[0] || a->shape[0] == 0)
             return misfit(g, n, a, b, "wants q_lens and kv_lens of N + 1 entries");
     }
-    if (check_visible(g, n, scores, packed) < 0)
+    if (check_visible(g, n, scores, packed) < 0 || check_layout(g, n, scores, packed) < 0)
         return -1;
     struct at_attention *p = &n->p.attention;
     if (isnan(p->scale))
@@ -1234,8 +1260,38 @@ void attend_attention_opts_init(attend_attention_opts *opts)
                                     .block_table = attend_none(),
                                     .k_scale = attend_none(),
                                     .v_scale = attend_none(),
-                                    .additive = attend_none()};
+                                    .additive = attend_none(),
+                                    .layout = attend_none(),
+                                    .layout_rows = 64,
+                                    .layout_keys = 64};
     attend_mask_opts_init(&opts->mask);
+}
+
+static bool has_layout(const attend_attention_opts *o)
+{
+    return o->layout.graph != NULL;
+}
+
+/* The mask becomes the condition that is read from `text`, where there is one, and the layout's element. */
+static int add_layout(attend_graph *g, struct at_expr *x, const char *text,
+                      const attend_attention_opts *o, const int *in, char *err, size_t errlen)
+{
+    const struct at_tensor *t = &g->tensor[in[AT_IN_CAPTURE + o->ncaptures]];
+    if (t->type != ATTEND_BOOL || t->rank < 2 || t->rank > 4)
+        return at_say(err, errlen, ATTEND_EINVAL, "the layout is %s with %d axes, wants bool with 2 to 4",
+                      attend_type_name(t->type), t->rank);
+    int status = at_expr_add_capture(x, "layout", t->type, t->rank, err, errlen);
+    if (status == 0 && text)
+        status = at_expr_parse(x, text, err, errlen);
+    if (status < 0)
+        return status;
+    int both = at_expr_blocks(x, o->ncaptures, t->shape, o->layout_rows, o->layout_keys);
+    if (text)
+        both = at_expr_op2(x, AT_X_AND, x->root, both);
+    if (both < 0)
+        return at_say(err, errlen, ATTEND_ELIMIT, "the mask expression is too long for a layout beside it");
+    at_expr_finish(x, both);
+    return 0;
 }
 
 static const struct at_expr *read_expression(attend_graph *g, const struct at_node *n, bool score,
@@ -1250,7 +1306,9 @@ static const struct at_expr *read_expression(attend_graph *g, const struct at_no
         const struct at_tensor *t = &g->tensor[in[AT_IN_CAPTURE + k]];
         status = at_expr_add_capture(&x, o->captures[k].name, t->type, t->rank, err, sizeof err);
     }
-    if (status == 0)
+    if (status == 0 && !score && has_layout(o))
+        status = add_layout(g, &x, text, o, in, err, sizeof err);
+    else if (status == 0)
         status = at_expr_parse(&x, text, err, sizeof err);
     const struct at_expr *kept = status == 0 ? at_graph_expr(g, &x) : NULL;
     if (status < 0)
@@ -1265,17 +1323,24 @@ static void read_expressions(attend_graph *g, const attend_attention_opts *o, in
                              struct at_attention *p)
 {
     struct at_node n = {.op = AT_ATTENTION, .label = g->label};
-    if (o->ncaptures < 0 || o->ncaptures > AT_MAX_CAPTURES)
+    if (o->ncaptures < 0 || o->ncaptures > AT_USER_CAPTURES)
         at_graph_fail(g, &n, ATTEND_ELIMIT, "%d tensors for expressions, wants at most %d",
-                      o->ncaptures, AT_MAX_CAPTURES);
+                      o->ncaptures, AT_USER_CAPTURES);
     for (int k = 0; k < o->ncaptures && g->err.status == 0; k++)
         if (!o->captures[k].name)
             at_graph_fail(g, &n, ATTEND_EINVAL, "a tensor for expressions has no name");
         else
             in[AT_IN_CAPTURE + k] = at_graph_use(g, o->captures[k].tensor, o->captures[k].name);
+    if (has_layout(o) && g->err.status == 0) {
+        in[AT_IN_CAPTURE + o->ncaptures] = at_graph_use(g, o->layout, "layout");
+        p->layout = (struct at_layout){o->layout_rows, o->layout_keys, o->ncaptures};
+        if (o->layout_rows < 1 || o->layout_keys < 1)
+            at_graph_fail(g, &n, ATTEND_EINVAL, "blocks of the layout are %lld rows by %lld keys",
+                          (long long)o->layout_rows, (long long)o->layout_keys);
+    }
     if (g->err.status == 0 && o->score)
         p->score = read_expression(g, &n, true, o->score, o, in);
-    if (g->err.status == 0 && o->mask_expr)
+    if (g->err.status == 0 && (o->mask_expr || has_layout(o)))
         p->mask = read_expression(g, &n, false, o->mask_expr, o, in);
 }
 

@@ -20,9 +20,9 @@ static const struct {
     {                                                                                              \
 #        name, offsetof(struct at_problem, name)                                                   \
     }
-    SWITCH(additive),  SWITCH(alibi),  SWITCH(sinks), SWITCH(lse),
-    SWITCH(used),      SWITCH(packed), SWITCH(bshd),  SWITCH(strided),
-    SWITCH(unaligned), SWITCH(huge),   SWITCH(nan),
+    SWITCH(additive), SWITCH(alibi), SWITCH(sinks),   SWITCH(lse),       SWITCH(used),
+    SWITCH(packed),   SWITCH(ring),  SWITCH(vk),      SWITCH(bshd),      SWITCH(strided),
+    SWITCH(unaligned), SWITCH(huge), SWITCH(nan),
 #undef SWITCH
 };
 
@@ -133,8 +133,32 @@ static bool parse_mask(struct part part, struct at_problem *p)
 static bool parse_align(struct part part, struct at_problem *p)
 {
     p->causal = p->causal || take(&part, "causal-");
+    if (is(part, "off"))
+        return p->offset = true;
     p->align = is(part, "tl") ? ATTEND_TOP_LEFT : ATTEND_BOTTOM_RIGHT;
     return is(part, "tl") || is(part, "br");
+}
+
+/* Names of masks after "mask-", by their kind. */
+static const char *const masks[] = {
+    [AT_MASK_BOOL] = "bool", [AT_MASK_FLOAT] = "float", [AT_MASK_F16] = "f16", [AT_MASK_BF16] = "bf16"};
+
+static bool parse_mask_kind(struct part part, struct at_problem *p)
+{
+    for (int kind = AT_MASK_BOOL; kind <= AT_MASK_BF16; kind++)
+        if (take(&part, masks[kind])) {
+            p->mask = (enum at_problem_mask)kind;
+            for (int d = 0; d < 4; d++)
+                p->mask_axis[d] = true;
+            return parse_mask(part, p);
+        }
+    return false;
+}
+
+/* A whole number above 0, and nothing after it. */
+static bool take_count(struct part *part, int64_t *value)
+{
+    return take_int(part, value) && *value > 0 && part->length == 0;
 }
 
 static bool parse_option(struct part part, struct at_problem *p)
@@ -142,14 +166,17 @@ static bool parse_option(struct part part, struct at_problem *p)
     for (int i = 0; i < AT_LEN(switches); i++)
         if (is(part, switches[i].name))
             return *switch_of(p, i) = true;
-    if (is(part, "tl") || is(part, "br") || strncmp(part.text, "causal-", 7) == 0)
+    if (is(part, "tl") || is(part, "br") || is(part, "off") || strncmp(part.text, "causal-", 7) == 0)
         return parse_align(part, p);
-    if (take(&part, "mask-bool") || take(&part, "mask-float")) {
-        p->mask = part.text[-1] == 'l' ? AT_MASK_BOOL : AT_MASK_FLOAT;
-        for (int d = 0; d < 4; d++)
-            p->mask_axis[d] = true;
-        return parse_mask(part, p);
-    }
+    if (take(&part, "mask-"))
+        return parse_mask_kind(part, p);
+    if (take(&part, "layout"))
+        return take_int(&part, &p->layout_rows) && p->layout_rows > 0 && take(&part, "_") &&
+               take_count(&part, &p->layout_keys);
+    if (take(&part, "xmask"))
+        return take_count(&part, &p->xmask);
+    if (take(&part, "xscore"))
+        return take_count(&part, &p->xscore);
     if (take(&part, "cap"))
         return take_float(&part, &p->softcap) && p->softcap > 0;
     if (take(&part, "drop"))
@@ -159,7 +186,7 @@ static bool parse_option(struct part part, struct at_problem *p)
     if (take(&part, "kv-"))
         return type_of(part, AT_LEN(types), &p->kv_type);
     if (take(&part, "page"))
-        return take_int(&part, &p->page) && p->page > 0 && part.length == 0;
+        return take_count(&part, &p->page);
     if (take(&part, "seed"))
         return take_int(&part, &p->seed) && part.length == 0;
     if (take(&part, "w"))
@@ -184,10 +211,18 @@ static const char *check_sizes(const struct at_problem *p)
         return "query heads must be a multiple of KV heads, and neither 0";
     if (p->dk < 1 || p->dk > AT_MAX_HEAD || p->dv < 1 || p->dv > AT_MAX_HEAD)
         return "head sizes must be 1 to 576";
-    if (p->packed && (p->used || p->bshd))
-        return "packed sequences take neither \"used\" nor \"bshd\"";
-    if (p->page && (p->packed || p->used))
-        return "pages have used lengths of their own, and no packed sequences";
+    if (p->packed && p->bshd)
+        return "packed sequences take no \"bshd\"";
+    if (p->page && p->used)
+        return "pages have used lengths of their own";
+    if (p->ring && (!p->page || p->left < 0))
+        return "a ring is of pages, under a window that leaves some";
+    if (p->offset && p->align != ATTEND_ALIGN_UNSET)
+        return "rows are aligned, or have offsets";
+    if (p->vk && (p->dv > p->dk || p->additive))
+        return "v has more channels than k, whose memory it is, or k is a projection";
+    if (p->vk && attend_type_block(p->kv_type) > 1 && p->dv % 32)
+        return "quantised rows of k cannot be cut there";
     return NULL;
 }
 
@@ -257,7 +292,7 @@ static void add_window(char *buf, int64_t left, int64_t right)
 static void add_mask(char *buf, const struct at_problem *p)
 {
     const bool *axis = p->mask_axis;
-    add(buf, ":mask-%s", p->mask == AT_MASK_BOOL ? "bool" : "float");
+    add(buf, ":mask-%s", masks[p->mask]);
     if (!(axis[0] && axis[1] && axis[2] && axis[3]))
         add(buf, "-%c%c%c%c", axis[0] ? 'b' : '1', axis[1] ? 'h' : '1', axis[2] ? 'q' : '1',
             axis[3] ? 'k' : '1');
@@ -273,10 +308,18 @@ const char *at_problem_print(const struct at_problem *p, char buf[AT_PROBLEM_WOR
         add(buf, "v%lld", (long long)p->dv);
     if (p->align != ATTEND_ALIGN_UNSET)
         add(buf, ":%s%s", p->causal ? "causal-" : "", p->align == ATTEND_TOP_LEFT ? "tl" : "br");
+    if (p->offset)
+        add(buf, ":%soff", p->causal ? "causal-" : "");
     if (p->left >= 0 || p->right >= 0)
         add_window(buf, p->left, p->right);
     if (p->mask != AT_MASK_NONE)
         add_mask(buf, p);
+    if (p->layout_rows)
+        add(buf, ":layout%lld_%lld", (long long)p->layout_rows, (long long)p->layout_keys);
+    if (p->xmask)
+        add(buf, ":xmask%lld", (long long)p->xmask);
+    if (p->xscore)
+        add(buf, ":xscore%lld", (long long)p->xscore);
     if (p->softcap > 0)
         add_float(buf, "cap", p->softcap);
     if (!isnan(p->scale))

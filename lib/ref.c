@@ -650,17 +650,18 @@ void at_ref_value(const struct at_ref_row *r, int64_t j, double *v)
     scale_head(&r->a->v_scale, entry, r->g, v, r->a->dv);
 }
 
+static double pair(const struct at_view *v, int64_t n, int64_t h, int64_t i, int64_t j)
+{
+    return get(v, n * v->stride[0] + h * v->stride[1] + i * v->stride[2] + j * v->stride[3]);
+}
+
 /* What bias and bool mask do to score [n, h, i, j]: a number to add, -inf where the key is hidden.
  */
 static double added(const struct at_attn *a, int64_t n, int64_t h, int64_t i, int64_t j)
 {
-    const struct at_view *m = &a->mask, *b = &a->bias;
-    if (m->data &&
-        get(m, n * m->stride[0] + h * m->stride[1] + i * m->stride[2] + j * m->stride[3]) == 0)
+    if (a->mask.data && pair(&a->mask, n, h, i, j) == 0)
         return -(double)INFINITY;
-    return b->data
-               ? get(b, n * b->stride[0] + h * b->stride[1] + i * b->stride[2] + j * b->stride[3])
-               : 0;
+    return a->bias.data ? pair(&a->bias, n, h, i, j) : 0;
 }
 
 static struct at_expr_point point(const struct at_ref_row *r, int64_t j, double score)
@@ -675,12 +676,16 @@ static struct at_expr_point point(const struct at_ref_row *r, int64_t j, double 
                                   .capture = r->a->capture};
 }
 
-double at_ref_added(const struct at_ref_row *r, int64_t j)
+bool at_ref_hides(const struct at_ref_row *r, int64_t j)
 {
     struct at_expr_point p = point(r, j, 0);
-    if (r->a->mask_expr && at_expr_eval(r->a->mask_expr, &p, NULL) == 0)
-        return -(double)INFINITY;
-    return added(r->a, r->n, r->h, r->i, j);
+    return (r->a->mask.data && pair(&r->a->mask, r->n, r->h, r->i, j) == 0) ||
+           (r->a->mask_expr && at_expr_eval(r->a->mask_expr, &p, NULL) == 0);
+}
+
+double at_ref_added(const struct at_ref_row *r, int64_t j)
+{
+    return at_ref_hides(r, j) ? -(double)INFINITY : added(r->a, r->n, r->h, r->i, j);
 }
 
 double at_ref_alibi(const struct at_ref_row *r, int64_t j)
@@ -714,7 +719,7 @@ double at_ref_plain_score(const struct at_ref_row *r, int64_t j)
 
 double at_ref_score(const struct at_ref_row *r, int64_t j, double plain, double *error)
 {
-    if (!r->a->score_expr || plain == -(double)INFINITY)
+    if (!r->a->score_expr || (plain == -(double)INFINITY && at_ref_hides(r, j)))
         return plain;
     struct at_expr_point p = point(r, j, plain);
     p.score_error = error ? *error : 0;
@@ -765,8 +770,9 @@ static void accumulate(struct partial *p, const struct at_ref_row *r, int64_t j0
         if (score[e] == -(double)INFINITY)
             continue;
         at_ref_value(r, j0 + e, v);
+        double w = weight[e] * at_ref_dropout(r, j0 + e);
         for (int64_t d = 0; d < r->a->dv; d++)
-            p->acc[d] += weight[e] * at_ref_dropout(r, j0 + e) * v[d];
+            p->acc[d] += w * v[d];
     }
 }
 

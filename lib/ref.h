@@ -63,8 +63,8 @@ int64_t at_ref_matmul_scratch(int64_t k);
 /* Row i of sequence n, head h: O into o[dv], LSE into *lse (NULL: not wanted), unrounded.  Needs no
  * exec; a->o and a->lse are not touched.
  *
- * A key is hidden by a mask, by a bias of -inf, or because its score is -inf; its key (but in the
- * last case) and its value are then never read, so they may hold anything.  A visible score that is
+ * A key is hidden by a mask, by a bias of -inf, or because its score is -inf (of the latter two a score
+ * expression may make something else); its key (but in the last case) and its value are then never read, so they may hold anything.  A visible score that is
  * NaN or +inf makes O and LSE NaN.  Nothing visible gives 0 and -inf, or the sink's logit. */
 void at_ref_attention_row(const struct at_attn *a, int64_t n, int64_t h, int64_t i, double *o,
                           double *lse);
@@ -85,8 +85,8 @@ struct at_ref_row {
 enum { AT_REF_KEYS = 64 };
 void at_ref_row_begin(struct at_ref_row *r, const struct at_attn *a, int64_t n, int64_t h,
                       int64_t i);
-/* The score of key j before the score expression, -inf where the key is hidden; and what the
- * expression makes of it.  *error, where error is not NULL: how far an f32 kernel may be off, before
+/* The score of key j before the score expression, -inf where the key is hidden, by a bias of -inf too;
+ * and what the expression makes of it, which a mask hides all the same, but not a bias.  *error, where error is not NULL: how far an f32 kernel may be off, before
  * and after. */
 double at_ref_plain_score(const struct at_ref_row *r, int64_t j);
 double at_ref_score(const struct at_ref_row *r, int64_t j, double plain, double *error);
@@ -97,6 +97,8 @@ void at_ref_key(const struct at_ref_row *r, int64_t j, double *k);
 void at_ref_value(const struct at_ref_row *r, int64_t j, double *v);
 /* What dropout makes of weight j: a factor, 0 where it is dropped. */
 double at_ref_dropout(const struct at_ref_row *r, int64_t j);
+/* Do the bool mask or the mask expression hide key j? */
+bool at_ref_hides(const struct at_ref_row *r, int64_t j);
 /* What is added to score j: the bias, or -inf where the key is hidden by data. */
 double at_ref_added(const struct at_ref_row *r, int64_t j);
 /* ALiBi's part of score j: 0 without slopes. */

@@ -63,11 +63,12 @@ static double largest(const struct at_ref_row *r, struct at_keys keys)
  * an argument that is that far off.  0 where it is -inf for certain. */
 static double exponent_error(const struct at_ref_row *r, int64_t j, double plain, double m, double *s)
 {
-    double error = U * ((double)(r->a->dk + (r->a->additive ? 32 : 6)) * magnitude(r, j) +
+    double error = plain == -(double)INFINITY ? 0 : U * ((double)(r->a->dk + (r->a->additive ? 32 : 6)) * magnitude(r, j) +
                         4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
                         8 * (double)r->a->softcap);
     *s = at_ref_score(r, j, plain, &error);
-    return *s == -(double)INFINITY && error == 0 ? 0 : error + U * 4 * (fabs(*s) + fabs(m) + LAG);
+    bool none = *s == -(double)INFINITY && (error == 0 || plain == *s); /* -inf stays -inf in f32, too */
+    return none ? 0 : error + U * 4 * (fabs(*s) + fabs(m) + LAG);
 }
 
 /* p w, where p = exp(s): in a form that does not overflow where p underflows. */
@@ -90,15 +91,16 @@ void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64
 
     for (int64_t j = keys.first; j < keys.end; j++) {
         double plain = at_ref_plain_score(&r, j);
-        if (plain == -(double)INFINITY)
+        if (plain == -(double)INFINITY && (!a->score_expr || at_ref_hides(&r, j)))
             continue;
         double error = exponent_error(&r, j, plain, m, &s);
         if (s == -(double)INFINITY && error == 0)
             continue;
         double pw = weight_error(s - lse, error + sums);
         at_ref_value(&r, j, v);
+        double share = (pw + TINY) * at_ref_dropout(&r, j);
         for (int64_t d = 0; d < a->dv; d++)
-            bound_o[d] += (pw + TINY) * at_ref_dropout(&r, j) * fabs(v[d]);
+            bound_o[d] += share * fabs(v[d]);
         b += pw;
     }
     if (a->sinks && lse != -(double)INFINITY) {

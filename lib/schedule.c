@@ -35,24 +35,11 @@ void at_source_fini(attend_ctx *ctx, struct at_source *s)
     }
 }
 
-void at_source_of_layout(struct at_expr *x, const int64_t *shape, int64_t block)
-{
-    int arg[AT_EXPR_RANK];
-    at_expr_init(x, false);
-    at_expr_add_capture(x, "mask", ATTEND_BOOL, 4, NULL, 0);
-    for (int d = 0; d < 4; d++) {
-        arg[d] = shape[d] == 1 && (d < 2 || block == 1)
-                     ? at_expr_int(x, 0)
-                     : at_expr_variable(x, AT_X_B + (enum at_expr_op)d);
-        if (d >= 2)
-            arg[d] = at_expr_op2(x, AT_X_DIV, arg[d], at_expr_int(x, block));
-    }
-    at_expr_finish(x, at_expr_load(x, 0, arg));
-}
-
 void at_source_of_mask(struct at_expr *x, const int64_t *shape)
 {
-    at_source_of_layout(x, shape, 1);
+    at_expr_init(x, false);
+    at_expr_add_capture(x, "mask", ATTEND_BOOL, 4, NULL, 0);
+    at_expr_finish(x, at_expr_blocks(x, 0, shape, 1, 1));
 }
 
 /* ---- building one list ---- */

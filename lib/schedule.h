@@ -2,8 +2,8 @@
 /* Irregular visibility as data: per block of 64 query rows, runs of blocks of 64 keys that are not
  * empty, each full or partial.
  *
- * Its sources are mask expressions; dense bool masks and block-sparse layouts are expressions too,
- * that load one element.  A block counts as full or partial for the sources alone: what causality,
+ * Its sources are mask expressions; a dense bool mask is one too, that loads one element, and a
+ * block-sparse layout is part of one (op.c).  A block counts as full or partial for the sources alone: what causality,
  * windows and lengths hide is the kernel's affair (at_key_range), but blocks that they hide wholly
  * are not listed.  Partial is always a safe answer. */
 #ifndef AT_SCHEDULE_H
@@ -26,8 +26,6 @@ void at_source_fini(attend_ctx *ctx, struct at_source *s);
 /* mask[b, h, i, j] as an expression over one capture, a bool tensor of that shape: (B or 1, H or 1,
  * Sq or 1, Skv or 1). */
 void at_source_of_mask(struct at_expr *x, const int64_t *shape);
-/* Likewise layout[b, h, i / block, j / block]: (B or 1, H or 1, blocks of rows, blocks of keys). */
-void at_source_of_layout(struct at_expr *x, const int64_t *shape, int64_t block);
 
 struct at_run {
     int32_t first, end; /* blocks of keys */

@@ -184,7 +184,10 @@ static void test_tensors(void)
     check_exact("a dense mask", &m, &causal, N, N, 2, 1);
     for (int64_t block = 16; block <= 64; block *= 4) {
         m.capture[0] = c;
-        at_source_of_layout(&m.x, coarse, block);
+        at_expr_init(&m.x, false);
+        if (at_expr_add_capture(&m.x, "layout", ATTEND_BOOL, 4, NULL, 0) < 0)
+            bail("no room");
+        at_expr_finish(&m.x, at_expr_blocks(&m.x, 0, coarse, block, block));
         if (at_source_init(ctx, &m.source, &m.x, m.capture) < 0)
             bail("no memory");
         check_exact(block == 16 ? "a layout of 16" : "a layout of 64", &m, &open_keys, 12 * block,

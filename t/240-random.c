@@ -48,14 +48,24 @@ static void draw_sizes(struct at_problem *p)
 static void draw_visible(struct at_problem *p)
 {
     p->causal = chance(2);
-    p->align = chance(2) ? ATTEND_BOTTOM_RIGHT : ATTEND_TOP_LEFT;
+    p->offset = chance(5);
+    if (!p->offset)
+        p->align = chance(2) ? ATTEND_BOTTOM_RIGHT : ATTEND_TOP_LEFT;
     p->left = chance(3) ? draw(40) : -1;
     p->right = chance(4) ? draw(20) : -1;
     if (chance(3)) {
-        p->mask = chance(2) ? AT_MASK_BOOL : AT_MASK_FLOAT;
+        p->mask = chance(2) ? AT_MASK_BOOL : (enum at_problem_mask)(AT_MASK_FLOAT + draw(3));
         for (int d = 0; d < 4; d++)
             p->mask_axis[d] = !chance(3);
     }
+    if (chance(5)) {
+        p->layout_rows = PICK(1, 7, 16, 64, 128);
+        p->layout_keys = PICK(3, 16, 32, 64, 100);
+    }
+    if (chance(4))
+        p->xmask = 1 + draw(1000000);
+    if (chance(5))
+        p->xscore = 1 + draw(1000000);
 }
 
 static void draw_rest(struct at_problem *p)
@@ -78,15 +88,16 @@ static void draw_rest(struct at_problem *p)
     p->huge = chance(8);
     p->nan = chance(2);
     p->seed = draw(1000);
+    p->vk = chance(8) && p->dv <= p->dk;
+    p->packed = chance(5);
     switch (draw(6)) {
     case 0:
         p->used = true;
         break;
     case 1:
-        p->packed = true;
-        break;
     case 2:
         p->page = PICK(1, 3, 16, 17, 64);
+        p->ring = p->left >= 0 && chance(2);
         break;
     }
 }
@@ -94,7 +105,6 @@ static void draw_rest(struct at_problem *p)
 int main(void)
 {
     attend_ctx *ctx;
-    attend_device_info d;
     char word[AT_PROBLEM_WORD], err[320];
     if (attend_ctx_new(NULL, &ctx) < 0)
         bail("no context");
@@ -110,9 +120,7 @@ int main(void)
             continue;
         }
         i++;
-        for (int k = 1; attend_device_get(ctx, k, &d) == 0; k++)
-            if (d.present)
-                check_word(ctx, d.name, word);
+        check_word(ctx, NULL, word);
     }
     attend_ctx_free(ctx);
     return done_testing();

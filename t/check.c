@@ -3,6 +3,7 @@
  * worked out here, key by key from the words of the manual, and not by the code under test. */
 #include "check.h"
 #include "core.h"
+#include "expr_random.h"
 #include "os.h"
 #include "ref.h"
 #include "tap.h"
@@ -35,6 +36,11 @@ enum {
     TABLE,
     K_SCALE,
     V_SCALE,
+    Q_OFFSET,
+    LAYOUT,
+    DOC, /* what drawn expressions index */
+    BITS,
+    REL,
     O,
     LSE,
     ARRAYS
@@ -54,6 +60,11 @@ static const char *const names[ARRAYS] = {
     [TABLE] = "block_table",
     [K_SCALE] = "k_scale",
     [V_SCALE] = "v_scale",
+    [Q_OFFSET] = "q_offset",
+    [LAYOUT] = "layout",
+    [DOC] = "doc",
+    [BITS] = "bits",
+    [REL] = "rel",
     [O] = "o",
     [LSE] = "lse",
 };
@@ -70,7 +81,11 @@ struct check {
     const struct at_problem *p;
     struct array a[ARRAYS];
     struct at_seq *seq;
+    int64_t *room; /* of nseq sequences: keys that there are, used or not */
     int64_t nseq;
+    struct at_expr xmask, xscore; /* where the word has them */
+    struct at_str text[2];        /* of both */
+    struct at_view visible;       /* what mask and layout leave, bool (B, H, Sq, Skv), for the reference */
     double *want; /* an element and its bound, in the order of for_rows */
     uint64_t random;
     bool memory; /* it was enough */
@@ -191,7 +206,7 @@ static void place_rows(struct check *c, int which, attend_type type, int64_t bat
     struct at_view v = {
         .type = type, .rank = 4, .shape = {batch, heads, rows, d}
     };
-    if (p->packed)
+    if (p->packed && (!p->page || which == Q || which == O))
         v = (struct at_view){
             .type = type, .rank = 3, .shape = {rows, heads, d}
         };
@@ -233,18 +248,24 @@ static const struct at_view *scales_of(const struct check *c, int which)
     return &c->a[which == K ? K_SCALE : V_SCALE].view;
 }
 
+/* Keys that are packed have no entries that could have scales of their own. */
+static bool one_scale(const struct check *c)
+{
+    return c->p->packed && !c->p->page;
+}
+
 /* What the row of k or v at index[] is times; 1 for other types and tensors. */
 static float stored_scale(const struct check *c, int which, const int64_t *index)
 {
     if (which != K && which != V)
         return 1;
-    return at_attn_scale(scales_of(c, which), c->p->packed ? 0 : index[0], index[1]);
+    return at_attn_scale(scales_of(c, which), one_scale(c) ? 0 : index[0], index[1]);
 }
 
 /* For k or v of f8: numbers of variance 1 (huge: 40 squared) use most of its range. */
 static void make_scales(struct check *c, int which, int64_t entries, float factor)
 {
-    int64_t shape[] = {c->p->packed ? 1 : entries, c->p->ng};
+    int64_t shape[] = {one_scale(c) ? 1 : entries, c->p->ng};
     if (c->p->kv_type != ATTEND_F8)
         return;
     place_plain(c, which == K ? K_SCALE : V_SCALE, ATTEND_F32, 2, shape);
@@ -272,20 +293,27 @@ static void fill_normal(struct check *c, int which, float factor)
     free(x);
 }
 
+static int which_mask(const struct check *c)
+{
+    return c->p->mask == AT_MASK_BOOL ? MASK : BIAS;
+}
+
 /* A third of the keys is hidden, and of each seven rows the fourth sees nothing. */
 static void fill_mask(struct check *c)
 {
-    const struct at_view *v = &c->a[c->p->mask == AT_MASK_BOOL ? MASK : BIAS].view;
+    const struct at_view *v = &c->a[which_mask(c)].view;
     int64_t index[ATTEND_MAX_RANK] = {0};
     if (!v->data || span(v) == 0)
         return;
     do {
-        bool hidden = draw_unit(c) < 0.33 || (c->p->mask_axis[2] && index[2] % 7 == 3);
-        float bias = draw_normal(c);
+        bool row = c->p->mask_axis[2] && index[v->rank - 2] % 7 == 3;
+        bool hidden = draw_unit(c) < 0.33 || row;
+        float bias = hidden ? -INFINITY : draw_normal(c);
+        void *to = at_view_at(v, offset(v, index));
         if (v->type == ATTEND_BOOL)
-            *(uint8_t *)at_view_at(v, offset(v, index)) = !hidden;
-        else
-            *(float *)at_view_at(v, offset(v, index)) = hidden ? -INFINITY : bias;
+            *(uint8_t *)to = !hidden;
+        else if (attend_convert(v->type, to, ATTEND_F32, &bias, 1) < 0)
+            bail("cannot convert");
     } while (next_index(v, v->rank, index));
 }
 
@@ -300,7 +328,7 @@ static void make_used(struct check *c)
     place_plain(c, USED, ATTEND_I32, 1, &c->p->nb);
     int32_t *used = c->a[USED].view.data;
     for (int64_t b = 0; used && b < c->p->nb; b++) {
-        c->seq[b].nk = draw_length(c, b, c->p->nk, 1);
+        c->seq[b].nk = draw_length(c, b, c->room[b], 1);
         used[b] = (int32_t)c->seq[b].nk;
     }
 }
@@ -339,60 +367,193 @@ static int64_t make_table(struct check *c)
     return 2 * pages;
 }
 
+/* The first key of sequence n that some row may see, by its window. */
+static int64_t first_key(const struct check *c, int64_t n)
+{
+    return at_max(0, at_min(c->seq[n].off - c->p->left, c->seq[n].nk));
+}
+
+/* Pages that the window has left are those that come later. */
+static void make_ring(struct check *c)
+{
+    int64_t width = pages_of(c, c->p->nk);
+    int32_t *table = c->a[TABLE].view.data;
+    for (int64_t n = 0; c->p->ring && c->memory && n < c->p->nb; n++) {
+        int64_t live = first_key(c, n) / c->p->page, all = pages_of(c, c->seq[n].nk);
+        for (int64_t e = live - 1; e >= 0 && all > live; e--)
+            table[n * width + e] = table[n * width + live + e % (all - live)];
+    }
+}
+
 /* Sequence 1 has no query rows, sequence 2 no keys. */
 static void make_packed(struct check *c)
 {
     const struct at_problem *p = c->p;
     int64_t sums = p->nb + 1;
     place_plain(c, Q_LENS, ATTEND_I32, 1, &sums);
-    place_plain(c, KV_LENS, ATTEND_I32, 1, &sums);
+    if (!p->page)
+        place_plain(c, KV_LENS, ATTEND_I32, 1, &sums);
     int32_t *q = c->a[Q_LENS].view.data, *k = c->a[KV_LENS].view.data;
     if (!c->memory)
         return;
-    q[0] = k[0] = 0;
+    q[0] = 0;
+    if (k)
+        k[0] = 0;
     for (int64_t n = 0; n < p->nb; n++) {
         struct at_seq *s = &c->seq[n];
-        *s = (struct at_seq){.q0 = q[n], .k0 = k[n]};
-        s->nq = draw_length(c, n, p->nq, 1);
-        s->nk = draw_length(c, n, p->nk, 2);
+        *s = (struct at_seq){.q0 = q[n], .nq = draw_length(c, n, p->nq, 1)};
         q[n + 1] = (int32_t)(s->q0 + s->nq);
+        s->kb = p->page ? n : 0;
+        s->nk = p->nk;
+        if (!k)
+            continue;
+        s->k0 = k[n];
+        s->nk = c->room[n] = draw_length(c, n, p->nk, 2);
         k[n + 1] = (int32_t)(s->k0 + s->nk);
     }
     c->seq[c->nseq++] = (struct at_seq){.q0 = q[p->nb], .nq = UNUSED_ROWS};
+}
+
+/* Before the first key, among them, and past them. */
+static void make_offsets(struct check *c)
+{
+    place_plain(c, Q_OFFSET, ATTEND_I32, 1, &c->p->nb);
+    int32_t *off = c->a[Q_OFFSET].view.data;
+    for (int64_t n = 0; off && n < c->p->nb; n++) {
+        off[n] = (int32_t)(draw_to(c, c->seq[n].nk + 6) - 5);
+        c->seq[n].off = off[n];
+    }
 }
 
 static void make_seqs(struct check *c)
 {
     const struct at_problem *p = c->p;
     c->seq = calloc((size_t)p->nb + 1, sizeof *c->seq);
-    if (!c->seq) {
+    c->room = calloc((size_t)p->nb + 1, sizeof *c->room);
+    if (!c->seq || !c->room) {
         c->memory = false;
         return;
     }
     c->nseq = p->nb;
-    for (int64_t b = 0; b < p->nb; b++)
+    for (int64_t b = 0; b < p->nb; b++) {
         c->seq[b] = (struct at_seq){.qb = b, .nq = p->nq, .kb = b, .nk = p->nk};
+        c->room[b] = p->nk;
+    }
     if (p->packed)
         make_packed(c);
-    else if (p->used || p->page)
+    if (c->memory && (p->used || p->page))
         make_used(c);
+    if (p->offset)
+        make_offsets(c);
     for (int64_t n = 0; n < p->nb; n++)
         if (p->align == ATTEND_BOTTOM_RIGHT)
             c->seq[n].off = c->seq[n].nk - c->seq[n].nq;
 }
 
+/* Keys that a sequence can have: whole pages. */
+static int64_t most_keys(const struct check *c)
+{
+    return c->p->page ? pages_of(c, c->p->nk) * c->p->page : c->p->nk;
+}
+
+/* In the layout of the problem: rows are padded where it is strided, and axes before the first that it has
+ * are left out where q is unaligned. */
 static void make_mask(struct check *c)
 {
+    static const attend_type types[] = {[AT_MASK_BOOL] = ATTEND_BOOL,
+                                        [AT_MASK_FLOAT] = ATTEND_F32,
+                                        [AT_MASK_F16] = ATTEND_F16,
+                                        [AT_MASK_BF16] = ATTEND_BF16};
+    static const int order[] = {0, 1, 2, 3};
     const struct at_problem *p = c->p;
-    int64_t shape[4] = {p->nb, p->nh, p->nq, p->page ? pages_of(c, p->nk) * p->page : p->nk};
-    for (int d = 0; d < 4; d++)
-        if (!p->mask_axis[d])
-            shape[d] = 1;
-    if (p->mask == AT_MASK_BOOL)
-        place_plain(c, MASK, ATTEND_BOOL, 4, shape);
-    else if (p->mask == AT_MASK_FLOAT)
-        place_plain(c, BIAS, ATTEND_F32, 4, shape);
+    const int64_t shape[4] = {p->nb, p->nh, p->nq, most_keys(c)};
+    struct at_view v = {.type = types[p->mask]};
+    int none = 0;
+    if (p->mask == AT_MASK_NONE)
+        return;
+    while (p->unaligned && none < 3 && !p->mask_axis[none])
+        none++;
+    for (v.rank = 0; v.rank < 4 - none; v.rank++)
+        v.shape[v.rank] = p->mask_axis[none + v.rank] ? shape[none + v.rank] : 1;
+    lay_out(&v, order, p->strided ? PAD : 0);
+    place(c, which_mask(c), &v, 0);
     fill_mask(c);
+}
+
+/* Two blocks of three are hidden; either of the first two axes may be 1. */
+static void make_layout(struct check *c)
+{
+    const struct at_problem *p = c->p;
+    if (!p->layout_rows)
+        return;
+    int64_t shape[] = {draw_to(c, 1) ? p->nb : 1, draw_to(c, 1) ? p->nh : 1,
+                       at_ceil_div(p->nq, p->layout_rows), at_ceil_div(most_keys(c), p->layout_keys)};
+    place_plain(c, LAYOUT, ATTEND_BOOL, 4, shape);
+    uint8_t *block = c->a[LAYOUT].view.data;
+    for (int64_t e = 0; block && e < c->a[LAYOUT].bytes; e++)
+        block[e] = draw_to(c, 2) == 0;
+}
+
+/* Text of a drawn expression over the tensors, and the same as the reference takes it. */
+static void make_expr(struct check *c, bool score, int64_t number, struct at_expr *x, struct at_str *text)
+{
+    uint64_t seed = (uint64_t)number * 0x9e3779b97f4a7c15;
+    int depth = 1 + expr_pick(&seed, 3);
+    if (!number)
+        return;
+    at_expr_init(x, score);
+    for (int which = DOC; which <= REL; which++) {
+        const struct at_view *v = &c->a[which].view;
+        if (at_expr_add_capture(x, names[which], v->type, v->rank, NULL, 0) < 0)
+            bail("cannot capture");
+        if (which == BITS && !score)
+            expr_random_mask(x, &seed, depth, text);
+    }
+    if (score)
+        expr_random_score(x, &seed, depth, text);
+    if (text->failed || at_expr_parse(x, text->text, NULL, 0) < 0)
+        bail("a drawn expression is wrong: %s", text->text);
+}
+
+static void make_exprs(struct check *c)
+{
+    const struct at_problem *p = c->p;
+    int64_t tokens = at_max(p->nq, most_keys(c)) + 1, bits[] = {p->nh, tokens}, rel[] = {p->nh, 64};
+    if (!p->xmask && !p->xscore)
+        return;
+    place_plain(c, DOC, ATTEND_I32, 1, &tokens);
+    place_plain(c, BITS, ATTEND_BOOL, 2, bits);
+    place_plain(c, REL, ATTEND_F32, 2, rel);
+    if (!c->memory)
+        return;
+    for (int64_t e = 0; e < tokens; e++)
+        ((int32_t *)c->a[DOC].view.data)[e] = (int32_t)(e / 37);
+    for (int64_t e = 0; e < p->nh * tokens; e++)
+        ((uint8_t *)c->a[BITS].view.data)[e] = (uint8_t)(e / 50 % 2);
+    fill_normal(c, REL, 1);
+    make_expr(c, false, p->xmask, &c->xmask, &c->text[0]);
+    make_expr(c, true, p->xscore, &c->xscore, &c->text[1]);
+}
+
+/* The element of a tensor that broadcasts to (B, H, Sq, Skv). */
+static void *at_pair(const struct at_view *v, int64_t n, int64_t h, int64_t i, int64_t j)
+{
+    const int64_t all[4] = {n, h, i, j};
+    int64_t index[4] = {0};
+    for (int d = 0; d < v->rank; d++)
+        index[d] = v->shape[d] == 1 ? 0 : all[4 - v->rank + d];
+    return at_view_at(v, offset(v, index));
+}
+
+static bool unmasked(const struct check *c, int64_t n, int64_t h, int64_t i, int64_t j)
+{
+    const struct at_view *m = &c->a[which_mask(c)].view;
+    const void *element = at_pair(m, n, h, i, j);
+    float bias;
+    if (m->type == ATTEND_BOOL)
+        return *(const uint8_t *)element;
+    return attend_convert(ATTEND_F32, &bias, m->type, element, 1) == 0 &&
+           (bias != -INFINITY || c->p->xscore); /* of which an expression may make anything */
 }
 
 /* The reference leaves out what nobody can see; it decides by the same rules, key by key. */
@@ -403,16 +564,21 @@ static bool visible(const struct check *c, int64_t n, int64_t h, int64_t i, int6
     if (j >= s->nk || (p->causal && j > i + s->off) || (p->left >= 0 && j < i + s->off - p->left) ||
         (p->right >= 0 && j > i + s->off + p->right))
         return false;
-    const struct at_view *m = &c->a[p->mask == AT_MASK_BOOL ? MASK : BIAS].view;
-    if (!m->data)
-        return true;
-    int64_t index[4] = {n, h, i, j};
-    for (int d = 0; d < 4; d++)
-        if (m->shape[d] == 1)
-            index[d] = 0;
-    const void *element = at_view_at(m, offset(m, index));
-    return p->mask == AT_MASK_BOOL ? *(const uint8_t *)element
-                                   : *(const float *)element != -INFINITY;
+    if (p->layout_rows) {
+        const struct at_view *l = &c->a[LAYOUT].view;
+        if (!*(const uint8_t *)at_pair(l, n, h, i / p->layout_rows, j / p->layout_keys))
+            return false;
+    }
+    if (p->xmask) {
+        struct at_view capture[AT_MAX_CAPTURES];
+        struct at_expr_point at = {.b = n, .h = h, .i = i, .j = j, .sq = s->nq, .skv = s->nk,
+                                   .capture = capture};
+        for (int which = DOC; which <= REL; which++)
+            capture[which - DOC] = c->a[which].view;
+        if (at_expr_eval(&c->xmask, &at, NULL) == 0)
+            return false;
+    }
+    return !c->a[which_mask(c)].view.data || unmasked(c, n, h, i, j);
 }
 
 /* How many (head, row) of group g see key j. */
@@ -451,10 +617,12 @@ static void poison(struct check *c, int64_t n, int64_t g)
 {
     const struct at_seq *s = &c->seq[n];
     int64_t rows = s->nq * (c->p->nh / c->p->ng), rare = -1, fewest = rows;
-    int64_t keys = c->p->packed ? s->nk : c->p->nk; /* those past the used length, too */
+    int64_t keys = c->room[n], j = 0; /* those past the used length, too */
     if (c->p->page)
         keys = at_min(keys, pages_of(c, s->nk) * c->p->page);
-    for (int64_t j = 0; j < keys; j++) {
+    if (c->p->ring) /* what comes again is not hidden */
+        j = first_key(c, n) / c->p->page * c->p->page;
+    for (; j < keys; j++) {
         int64_t seen = seen_by(c, n, g, j);
         if (seen == 0)
             poison_key(c, n, g, j);
@@ -467,6 +635,14 @@ static void poison(struct check *c, int64_t n, int64_t g)
         poison_key(c, n, g, rare);
 }
 
+/* V as the first channels of K. */
+static struct at_view first_channels(const struct check *c)
+{
+    struct at_view v = c->a[K].view;
+    v.shape[v.rank - 1] = c->p->dv;
+    return v;
+}
+
 static void make_inputs(struct check *c)
 {
     const struct at_problem *p = c->p;
@@ -476,15 +652,19 @@ static void make_inputs(struct check *c)
     int64_t nq = p->nq, nk = p->nk, entries = p->nb;
     if (p->packed) {
         nq = c->seq[p->nb].q0 + UNUSED_ROWS;
-        nk = p->nb > 0 ? c->seq[p->nb - 1].k0 + c->seq[p->nb - 1].nk : 0;
+        nk = p->nb > 0 ? c->seq[p->nb - 1].k0 + c->room[p->nb - 1] : 0;
     }
     if (p->page) {
         entries = make_table(c);
+        make_ring(c);
         nk = p->page;
     }
     place_rows(c, Q, p->type, p->nb, p->nh, nq, p->dk);
     place_rows(c, K, p->kv_type, entries, p->ng, nk, p->dk);
-    place_rows(c, V, p->kv_type, entries, p->ng, nk, p->dv);
+    if (p->vk)
+        c->a[V].view = first_channels(c);
+    else
+        place_rows(c, V, p->kv_type, entries, p->ng, nk, p->dv);
     place_rows(c, O, ATTEND_F32, p->nb, p->nh, nq, p->dv);
     int64_t lse[] = {p->nb, p->nh, nq};
     if (p->lse)
@@ -496,15 +676,18 @@ static void make_inputs(struct check *c)
     if (p->sinks)
         place_plain(c, SINKS, ATTEND_F32, 1, &p->nh);
     make_mask(c);
+    make_layout(c);
     for (int which = Q; which <= V; which++) {
         float factor = p->huge && which != V ? 40 : 1;
         if (which != Q)
             make_scales(c, which, entries, factor);
-        fill_normal(c, which, factor);
+        if (which != V || !p->vk)
+            fill_normal(c, which, factor);
     }
     fill_normal(c, ADDITIVE, 0.5f);
     fill_normal(c, ALIBI, 0.25f);
     fill_normal(c, SINKS, 1);
+    make_exprs(c);
     for (int64_t n = 0; p->nan && c->memory && n < p->nb; n++)
         for (int64_t g = 0; g < p->ng; g++)
             poison(c, n, g);
@@ -514,7 +697,11 @@ static void free_inputs(struct check *c)
 {
     for (int i = 0; i < ARRAYS; i++)
         at_os_free_pages(c->a[i].block);
+    attend_free(c->text[0].text);
+    attend_free(c->text[1].text);
     free(c->seq);
+    free(c->room);
+    free(c->visible.data);
     free(c->want);
 }
 
@@ -542,8 +729,19 @@ static void build(attend_graph *g, const struct check *c)
     o.mask.align = p->align;
     o.mask.window_left = p->left;
     o.mask.window_right = p->right;
-    o.mask.mask = input(g, c, p->mask == AT_MASK_BOOL ? MASK : BIAS);
+    o.mask.mask = input(g, c, which_mask(c));
     o.mask.kv_used = input(g, c, USED);
+    o.mask.q_offset = input(g, c, Q_OFFSET);
+    o.layout = input(g, c, LAYOUT);
+    o.layout_rows = p->layout_rows;
+    o.layout_keys = p->layout_keys;
+    attend_capture capture[] = {{names[DOC], input(g, c, DOC)},
+                                {names[BITS], input(g, c, BITS)},
+                                {names[REL], input(g, c, REL)}};
+    o.captures = capture;
+    o.ncaptures = c->a[DOC].view.data ? AT_LEN(capture) : 0;
+    o.mask_expr = c->text[0].text;
+    o.score = c->text[1].text;
     o.scale = p->scale;
     o.softcap = p->softcap;
     o.dropout = p->dropout;
@@ -557,7 +755,8 @@ static void build(attend_graph *g, const struct check *c)
     o.block_table = input(g, c, TABLE);
     o.k_scale = input(g, c, K_SCALE);
     o.v_scale = input(g, c, V_SCALE);
-    attend_tensor q = input(g, c, Q), k = input(g, c, K), v = input(g, c, V), lse;
+    attend_tensor q = input(g, c, Q), k = input(g, c, K), lse,
+                  v = p->vk ? attend_graph_slice(g, k, c->a[K].view.rank - 1, 0, p->dv) : input(g, c, V);
     attend_tensor out = attend_graph_attention(g, q, k, v, &o, p->lse ? &lse : NULL);
     attend_graph_output(g, "o", out);
     if (p->lse)
@@ -570,7 +769,7 @@ static int list_bindings(const struct check *c, attend_binding bind[ARRAYS])
     int n = 0;
     for (int i = 0; i < ARRAYS; i++) {
         const struct array *a = &c->a[i];
-        if (a->view.data)
+        if (a->view.data && !(i == V && c->p->vk))
             bind[n++] = (attend_binding){.name = names[i],
                                          .data = a->view.data,
                                          .bytes = a->bytes,
@@ -677,10 +876,44 @@ static struct at_view broadcast(const struct at_view *v)
     return w;
 }
 
-static struct at_attn problem_of(const struct check *c)
+/* A bias as (B, H, Sq, Skv), whatever axes it has. */
+static struct at_view broadcast4(const struct at_view *v)
+{
+    struct at_view w = {.type = v->type, .rank = 4, .data = v->data};
+    for (int d = 0; d < 4; d++) {
+        int e = d - (4 - v->rank);
+        w.shape[d] = e < 0 ? 1 : v->shape[e];
+        w.stride[d] = w.shape[d] == 1 ? 0 : v->stride[e];
+    }
+    return w;
+}
+
+/* What bool mask and layout leave, pair by pair: the reference has no layouts. */
+static struct at_view visible_pairs(struct check *c)
 {
     const struct at_problem *p = c->p;
-    return (struct at_attn){
+    struct at_view w = {.type = ATTEND_BOOL, .rank = 4, .shape = {p->nb, p->nh, p->nq, most_keys(c)}};
+    static const int order[] = {0, 1, 2, 3};
+    if (!p->layout_rows)
+        return p->mask == AT_MASK_BOOL ? broadcast4(&c->a[MASK].view) : (struct at_view){0};
+    lay_out(&w, order, 0);
+    uint8_t *to = w.data = calloc((size_t)span(&w) + 1, 1);
+    int64_t at[4] = {0};
+    if (!to)
+        bail("no memory");
+    if (span(&w) > 0)
+        do
+            *to++ = *(uint8_t *)at_pair(&c->a[LAYOUT].view, at[0], at[1], at[2] / p->layout_rows,
+                                        at[3] / p->layout_keys) &&
+                    (p->mask != AT_MASK_BOOL || unmasked(c, at[0], at[1], at[2], at[3]));
+        while (next_index(&w, 4, at));
+    return c->visible = w;
+}
+
+static struct at_attn problem_of(struct check *c)
+{
+    const struct at_problem *p = c->p;
+    struct at_attn a = {
         .visible = {p->causal, p->align, p->left, p->right},
         .scale = !isnan(p->scale) ? p->scale
                  : p->additive    ? 1
@@ -695,8 +928,10 @@ static struct at_attn problem_of(const struct check *c)
         .k = dense4(&c->a[K].view),
         .v = dense4(&c->a[V].view),
         .o = dense4(&c->a[O].view),
-        .bias = broadcast(&c->a[BIAS].view),
-        .mask = broadcast(&c->a[MASK].view),
+        .bias = broadcast4(&c->a[BIAS].view),
+        .mask = visible_pairs(c),
+        .mask_expr = p->xmask ? &c->xmask : NULL,
+        .score_expr = p->xscore ? &c->xscore : NULL,
         .additive = c->a[ADDITIVE].view.data,
         .alibi = c->a[ALIBI].view.data,
         .sinks = c->a[SINKS].view.data,
@@ -708,6 +943,9 @@ static struct at_attn problem_of(const struct check *c)
         .k_scale = broadcast(&c->a[K_SCALE].view),
         .v_scale = broadcast(&c->a[V_SCALE].view),
     };
+    for (int which = DOC; which <= REL; which++)
+        a.capture[which - DOC] = c->a[which].view;
+    return a;
 }
 
 /* Every row of the problem: sequence n, head h, row i. */
