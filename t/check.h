@@ -23,7 +23,7 @@ uint64_t check_hash(attend_ctx *ctx, const char *device, const char *word);
 struct check_ready {
     attend_plan *plan;
     attend_exec *exec;
-    attend_binding bind[16]; /* what the exec was given */
+    attend_binding bind[32]; /* what the exec was given */
     int nbind;
     struct check *inside;
 };
