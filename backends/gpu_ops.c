@@ -274,6 +274,8 @@ static int prepare_rope(attend_plan *plan, struct at_step *s, struct at_err *e)
         long double f =
             powl(s->p->rope.base, -2.0L * (long double)p / (long double)s->p->rope.dims);
         long double turn = f / 6.28318530717958647692528676655900577L;
+        if (s->p->rope.back)
+            turn = -turn;
         turn -= rintl(turn); /* at most half a turn either way */
         r->turns[p] = turn >= 0.5L ? INT64_MIN : (int64_t)rintl(turn * 18446744073709551616.0L);
     }
