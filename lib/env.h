@@ -11,10 +11,13 @@
     X(LIBOPENCL, "the OpenCL library to load, instead of the usual ones")                          \
     X(OPENCL_SHAPE, "the only attention kernel of devices: decode, cpu, gpu_local, ...")           \
     X(OPENCL_MEMORY, "copy: CPUs of OpenCL do not work in the host's memory either")               \
+    X(LIBCUDA, "the CUDA driver to load, instead of the usual one")                                \
+    X(LIBNVRTC, "the compiler NVRTC to load, instead of the usual ones")                           \
     X(CACHE, "the folder of compiled programs; off: none are kept")                                \
     X(FIXTURES, "the folder of reference cases that the tests read")                               \
     X(MODEL, "the GGUF model that the tests read")                                                 \
     X(EMBEDDER, "the folder of the sentence model that the tests read")                            \
+    X(CUEMU, "the emulator of the CUDA driver that the tests load")                                \
     X(ATTEND, "the program that the tests run")
 
 #include <stddef.h>

@@ -67,10 +67,6 @@ INLINE V vdiv(V a, V b)
 {
     return _mm256_div_ps(a, b);
 }
-INLINE V vsqrt(V a)
-{
-    return _mm256_sqrt_ps(a);
-}
 INLINE V vfma(V a, V b, V c)
 {
     return _mm256_fmadd_ps(a, b, c);
@@ -205,17 +201,6 @@ INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
         __m256i low = _mm256_and_si256(b, _mm256_set1_epi32(15)), high = _mm256_srli_epi32(b, 4);
         w[e / VL] = vfma(_mm256_cvtepi32_ps(low), d, m);
         w[(e + 16) / VL] = vfma(_mm256_cvtepi32_ps(high), d, m);
-    }
-}
-INLINE void vload_i4(V *w, const uint8_t *q)
-{
-    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)q), low = _mm_set1_epi8(15);
-#pragma GCC unroll 2
-    for (int e = 0; e < 32; e += 16) {
-        __m128i n = _mm_and_si128(e ? _mm_srli_epi16(b, 4) : b, low);
-        n = _mm_sub_epi8(n, _mm_set1_epi8(8));
-        w[e / VL] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(n));
-        w[e / VL + 1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(n, n)));
     }
 }
 INLINE V vset_f16(const uint16_t *p)

@@ -67,10 +67,6 @@ INLINE V vdiv(V a, V b)
 {
     return _mm512_div_ps(a, b);
 }
-INLINE V vsqrt(V a)
-{
-    return _mm512_sqrt_ps(a);
-}
 INLINE V vfma(V a, V b, V c)
 {
     return _mm512_fmadd_ps(a, b, c);
@@ -218,10 +214,6 @@ INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
     __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)q));
     w[0] = _mm512_permutexvar_ps(b, values); /* which reads four bits of each index */
     w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(b, 4), values);
-}
-INLINE void vload_i4(V *w, const uint8_t *q)
-{
-    vload_q4(w, q, vset(1.0f), vset(-8.0f));
 }
 INLINE V vset_f16(const uint16_t *p)
 {

@@ -67,10 +67,6 @@ INLINE V vdiv(V a, V b)
 {
     return vdivq_f32(a, b);
 }
-INLINE V vsqrt(V a)
-{
-    return vsqrtq_f32(a);
-}
 INLINE V vfma(V a, V b, V c)
 {
     return vfmaq_f32(c, a, b);
@@ -188,10 +184,6 @@ INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
         w[e / VL] = vfma(vcvtq_f32_u32(vandq_u32(b, vdupq_n_u32(15))), d, m);
         w[(e + 16) / VL] = vfma(vcvtq_f32_u32(vshrq_n_u32(b, 4)), d, m);
     }
-}
-INLINE void vload_i4(V *w, const uint8_t *q)
-{
-    vload_q4(w, q, vset(1.0f), vset(-8.0f));
 }
 INLINE V vset_f16(const uint16_t *p)
 {

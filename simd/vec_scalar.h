@@ -71,10 +71,6 @@ INLINE V vdiv(V a, V b)
 {
     return a / b;
 }
-INLINE V vsqrt(V a)
-{
-    return (V){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])};
-}
 INLINE V vfma(V a, V b, V c) /* a * b + c */
 {
     return a * b + c;
@@ -189,11 +185,6 @@ INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
         w[e / VL] = vfma(low, d, m);
         w[(e + 16) / VL] = vfma(high, d, m);
     }
-}
-/* The same nibbles less 8. */
-INLINE void vload_i4(V *w, const uint8_t *q)
-{
-    vload_q4(w, q, vset(1.0f), vset(-8.0f));
 }
 INLINE V vset_f16(const uint16_t *p) /* one f16 in all lanes */
 {

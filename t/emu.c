@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+#include "emu.h"
+
+#include "core.h"
+#include "env.h"
+#include "os.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct at_cu emu_cu;
+static struct at_os_lib *driver;
+static cu_context context;
+static int (*set)(const char *, const char *);
+static int (*reports)(void);
+static const char *(*last_report)(void);
+static const char *(*last_kind)(void);
+static void (*clear_reports)(void);
+static unsigned long long (*stat)(const char *);
+static unsigned long long (*calls)(void);
+static cu_result (*reset)(cu_device);
+
+static void need(cu_result r, const char *what)
+{
+    if (r)
+        bail("%s gave %d: %s", what, r, last_report());
+}
+
+static void load_driver(void)
+{
+    char err[256];
+    const char *name = at_env(AT_ENV_CUEMU);
+    if (!name)
+        skip_all("ATTEND_CUEMU does not name the emulator");
+    if (at_os_lib_open(&driver, name, err, sizeof err))
+        skip_all("the emulator of CUDA's driver does not load: %s", err);
+#define TAKE(member, symbol, args)                                                                 \
+    if (!at_os_lib_symbol(driver, #symbol, &emu_cu.member))                                        \
+        bail("the driver has no " #symbol);
+    AT_CU_LIST(TAKE)
+#undef TAKE
+    if (!at_os_lib_symbol(driver, "cuemu_set", &set) ||
+        !at_os_lib_symbol(driver, "cuemu_reports", &reports) ||
+        !at_os_lib_symbol(driver, "cuemu_last_report", &last_report) ||
+        !at_os_lib_symbol(driver, "cuemu_last_kind", &last_kind) ||
+        !at_os_lib_symbol(driver, "cuemu_clear_reports", &clear_reports) ||
+        !at_os_lib_symbol(driver, "cuemu_stat", &stat) ||
+        !at_os_lib_symbol(driver, "cuemu_calls", &calls) ||
+        !at_os_lib_symbol(driver, "cuDevicePrimaryCtxReset_v2", &reset))
+        bail("%s is not the emulator", name);
+}
+
+static void open_context(void)
+{
+    need(emu_cu.context_retain(&context, 0), "cuDevicePrimaryCtxRetain");
+    need(emu_cu.context_set(context), "cuCtxSetCurrent");
+}
+
+void emu_open(int cc)
+{
+    char text[16];
+    if (!driver)
+        load_driver();
+    snprintf(text, sizeof text, "%d", cc);
+    if (context)
+        reset(0);
+    set("CUEMU_CC", text);
+    set("CUEMU_QUIET", "1");
+    need(emu_cu.init(0), "cuInit");
+    clear_reports();
+    open_context();
+}
+
+void emu_close(void)
+{
+    if (context)
+        emu_cu.context_release(0);
+    context = NULL;
+}
+
+void emu_fresh(void)
+{
+    reset(0);
+    clear_reports();
+    open_context();
+}
+
+void emu_set(const char *name, const char *value)
+{
+    set(name, value);
+}
+
+int emu_reports(void)
+{
+    return reports();
+}
+
+const char *emu_kind(void)
+{
+    return last_kind();
+}
+
+const char *emu_report(void)
+{
+    return last_report();
+}
+
+unsigned long long emu_stat(const char *name)
+{
+    return stat(name);
+}
+
+unsigned long long emu_calls(void)
+{
+    return calls();
+}
+
+cu_deviceptr emu_alloc(size_t size)
+{
+    cu_deviceptr p = 0;
+    need(emu_cu.mem_alloc(&p, size), "cuMemAlloc");
+    return p;
+}
+
+cu_deviceptr emu_upload(const void *data, size_t size)
+{
+    cu_deviceptr p = emu_alloc(size);
+    need(emu_cu.copy_in(p, data, size, NULL), "cuMemcpyHtoDAsync");
+    need(emu_cu.stream_synchronize(NULL), "cuStreamSynchronize");
+    return p;
+}
+
+cu_result emu_download(void *to, cu_deviceptr from, size_t size)
+{
+    cu_result r = emu_cu.copy_out(to, from, size, NULL);
+    return r ? r : emu_cu.stream_synchronize(NULL);
+}
+
+cu_module emu_load(const char *ptx, cu_result *status)
+{
+    char log[600] = "";
+    cu_module m = NULL;
+    int options[2] = {CU_JIT_ERROR_LOG, CU_JIT_ERROR_LOG_SIZE};
+    void *values[2] = {log, (void *)sizeof log};
+    cu_result r = emu_cu.module_load(&m, ptx, 2, options, values);
+    if (status)
+        *status = r;
+    else if (r)
+        diag("the module does not load (%d): %s", r, log);
+    return m;
+}
+
+cu_function emu_function(cu_module m, const char *name)
+{
+    cu_function f = NULL;
+    if (!m || emu_cu.module_function(&f, m, name))
+        bail("there is no kernel %s", name);
+    return f;
+}
+
+cu_result emu_run(cu_function f, int blocks, int threads, int dynamic, void **args)
+{
+    cu_result r = emu_cu.launch(f, (unsigned)blocks, 1, 1, (unsigned)threads, 1, 1,
+                                (unsigned)dynamic, NULL, args, NULL);
+    return r ? r : emu_cu.synchronize();
+}
+
+/* ---- NVRTC ---- */
+
+static bool take_nvrtc(struct at_os_lib *lib, struct at_nvrtc *n)
+{
+#define TAKE(member, symbol, args)                                                                 \
+    if (!at_os_lib_symbol(lib, #symbol, &n->member))                                               \
+        return false;
+    AT_NVRTC_LIST(TAKE)
+#undef TAKE
+    return true;
+}
+
+const struct at_nvrtc *emu_nvrtc(const char **why)
+{
+    static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2",
+                                        "libnvrtc.so", "/usr/local/cuda/lib64/libnvrtc.so"};
+    static struct at_nvrtc n;
+    static bool loaded;
+    struct at_os_lib *lib = NULL;
+    const char *asked = at_env(AT_ENV_LIBNVRTC);
+    char err[256];
+    *why = "no NVRTC was found (libnvrtc.so.13, for one; ATTEND_LIBNVRTC can name it)";
+    if (loaded)
+        return &n;
+    if (asked)
+        at_os_lib_open(&lib, asked, err, sizeof err);
+    for (size_t i = 0; !asked && !lib && i < NELEM(names); i++) {
+        if (at_os_lib_open(&lib, names[i], err, sizeof err))
+            lib = NULL;
+    }
+    loaded = lib && take_nvrtc(lib, &n);
+    return loaded ? &n : NULL;
+}
+
+char *emu_compile(const struct at_nvrtc *c, const char *text, const char *const *options)
+{
+    nvrtc_program p = NULL;
+    int n = 0;
+    while (options[n])
+        n++;
+    if (c->create(&p, text, "test.cu", 0, NULL, NULL))
+        bail("nvrtcCreateProgram failed");
+    if (c->compile(p, n, options)) {
+        char log[4000] = "";
+        size_t size = 0;
+        if (!c->log_size(p, &size) && size < sizeof log)
+            c->log(p, log);
+        bail("NVRTC: %s", log);
+    }
+    size_t size = 0;
+    char *ptx = c->ptx_size(p, &size) ? NULL : malloc(size + 1);
+    if (!ptx || c->ptx(p, ptx))
+        bail("nvrtcGetPTX failed");
+    ptx[size] = 0;
+    c->destroy(&p);
+    return ptx;
+}
