@@ -6,7 +6,10 @@
  * a key that was read serves the whole group and causal edges stay tight.  A sequence with few packed
  * rows takes the dots shape, its keys split into chunks that are merged in order; the others take
  * panels.  Blocks of keys begin at multiples of the block size counted from key 0, and chunks at
- * multiples of a length that the plan fixes, so no result depends on threads or on the batch. */
+ * multiples of a length that the plan fixes, so no result depends on threads or on other sequences.
+ *
+ * Where the plan is deterministic no row depends on the rows beside it either: an item is one query row
+ * with the heads of its group, in the dots shape, and goes through its chunks in order. */
 #include <math.h>
 #include <string.h>
 
@@ -28,7 +31,7 @@ struct schedule {
     float *partial;    /* states of chunks, in the order of `join` */
     int64_t nitem, njoin, chunk, panels, nseq;
     double flops;
-    bool valid;
+    bool valid, alone; /* alone: deterministic, an item is a query row */
     const struct at_schedule *blocks;  /* what masks leave of blocks of keys; NULL: all */
     const struct at_programs *programs; /* of the expressions; NULL: none */
     int64_t *key; /* of nseq sequences: packed rows and chunks that the items were made for */
@@ -79,10 +82,23 @@ static int64_t most_chunks(const struct extent *e, const struct at_simd *t)
     return e->packed_keys ? chunks + e->seqs : chunks * e->seqs;
 }
 
+/* Of rows alone: so many heads of a group go together. */
+static int64_t parts_of_group(const struct at_simd *t, int64_t ratio)
+{
+    return at_ceil_div(ratio, t->dots_rows);
+}
+
 static int64_t most_panels(const struct extent *e, const struct at_simd *t)
 {
     int64_t panels = at_ceil_div(e->rows * e->ratio, t->rows_per_panel);
     return e->packed_rows ? panels + e->seqs : panels * e->seqs;
+}
+
+/* Items, for each KV group. */
+static int64_t most_items(const attend_plan *plan, const struct extent *e, const struct at_simd *t)
+{
+    int64_t rows = e->rows * (e->packed_rows ? 1 : e->seqs) * parts_of_group(t, e->ratio);
+    return at_max(1, plan->deterministic ? rows : most_chunks(e, t) + most_panels(e, t));
 }
 
 static int compile(const struct at_expr *x, const struct at_expr_box *box, struct at_expr_program *p,
@@ -126,12 +142,12 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
     int64_t panel = MAX_PANELS * (q + at_simd_state_floats(t, x.dv)) + at_simd_block_floats(t) +
                     at_simd_v_floats(t, x.dv) + at_simd_k_floats(t, wide);
     int64_t dots = at_simd_dots_q_floats(t->dots_rows, x.dk) +
-                   at_simd_dots_block_floats(t, t->dots_rows) + partial_floats(t, &x) +
+                   at_simd_dots_block_floats(t, t->dots_rows) + 2 * partial_floats(t, &x) +
                    at_round_up(t->dots_keys * wide, 16);
     bool many = x.seqs > INT32_MAX;
-    int64_t chunks = many ? 0 : most_chunks(&x, t), panels = many ? 0 : most_panels(&x, t);
+    int64_t chunks = many || plan->deterministic ? 0 : most_chunks(&x, t);
     s->scratch = at_max(panel, dots) * (int64_t)sizeof(float);
-    int64_t items = at_mul_size(at_max(chunks + panels, 1), x.groups);
+    int64_t items = at_mul_size(many ? 0 : most_items(plan, &x, t), x.groups);
     int64_t partial = at_mul_size(at_mul_size(chunks, x.groups),
                                   partial_floats(t, &x) * (int64_t)sizeof(float));
     if (many || items < 0 || partial < 0 || items > INT32_MAX)
@@ -152,7 +168,9 @@ static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_
     for (int k = AT_IN_Q; k <= AT_IN_V; k++)
         rows = rows && at_cpu_has_rows(plan, s->in[k]);
     return at_need(why, rows, "a head's channels are not next to each other in memory") &&
-           at_need(why, g->tensor[s->out[0]].type == ATTEND_F32, "the result is not f32");
+           at_need(why, g->tensor[s->out[0]].type == ATTEND_F32, "the result is not f32") &&
+           at_need(why, !plan->deterministic || s->in[AT_IN_ADDITIVE] < 0,
+                   "deterministic: additive scores are computed in panels, whose rows share references");
 }
 
 /* ---- bind: the list of work ---- */
@@ -169,7 +187,7 @@ static struct schedule *lay_out(const struct attend_exec *x, const struct at_ste
 {
     struct extent e = extents(x->plan, s);
     const struct at_simd *t = at_cpu_kernels(s);
-    int64_t items = at_max(most_chunks(&e, t) + most_panels(&e, t), 1) * e.groups;
+    int64_t items = most_items(x->plan, &e, t) * e.groups;
     char *p = at_step_state(x, s);
     struct schedule *d = carve(&p, sizeof *d);
     d->seq = carve(&p, e.seqs * (int64_t)sizeof *d->seq);
@@ -178,6 +196,7 @@ static struct schedule *lay_out(const struct attend_exec *x, const struct at_ste
     d->join = carve(&p, e.seqs * e.groups * (int64_t)sizeof *d->join);
     d->partial = (float *)p;
     d->chunk = chunk_length(t, e.keys);
+    d->alone = x->plan->deterministic;
     return d;
 }
 
@@ -249,6 +268,20 @@ static void list_panels(struct schedule *d, const struct at_simd *t)
         }
 }
 
+/* Late rows first, as above; an item's first and count are packed rows. */
+static void list_rows(struct schedule *d, const struct at_simd *t)
+{
+    int64_t ratio = at_cpu_attn_ratio(&d->a), most = 0;
+    for (int64_t n = 0; n < d->a.nseq; n++)
+        most = at_max(most, d->seq[n].nq);
+    for (int64_t i = most - 1; i >= 0; i--)
+        for (int64_t n = 0; n < d->a.nseq; n++)
+            for (int64_t g = 0; g < d->a.ng && i < d->seq[n].nq; g++)
+                for (int64_t h = 0; h < ratio; h += t->dots_rows)
+                    d->item[d->nitem++] = (struct at_item){(int32_t)n, (int32_t)g, i * ratio + h,
+                                                           at_min(t->dots_rows, ratio - h)};
+}
+
 static double work(const struct at_attn *a)
 {
     double pairs = 0;
@@ -278,8 +311,12 @@ static int bind(struct attend_exec *x, const struct at_step *s)
     x->schedules++;
     d->nitem = d->njoin = 0;
     d->panels = panels_per_item(d, t, x->ctx->exec.slots);
-    list_chunks(d, t); /* first, so that an item's place is its partial's */
-    list_panels(d, t);
+    if (d->alone) {
+        list_rows(d, t);
+    } else {
+        list_chunks(d, t); /* first, so that an item's place is its partial's */
+        list_panels(d, t);
+    }
     d->valid = true;
     return 0;
 }
@@ -670,7 +707,7 @@ static int block_values(const struct panels *p, int64_t j0, int64_t from, int64_
     return odd;
 }
 
-static void run_panels(const struct panels *p)
+static void walk_panels(const struct panels *p)
 {
     const struct at_simd *t = p->t;
     const struct at_attn *a = &p->d->a;
@@ -703,6 +740,19 @@ static void run_panels(const struct panels *p)
         finish_panel(p, &lanes[i], i);
 }
 
+static void run_panels(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
+                       void *steps, float *scratch)
+{
+    struct panels p = {.t = t, .d = d, .w = w, .q = scratch, .steps = steps,
+                       .q_floats = at_cpu_attn_q_floats(t, d->a.dk, d->a.additive),
+                       .state_floats = at_simd_state_floats(t, d->a.dv)};
+    p.state = p.q + MAX_PANELS * p.q_floats;
+    p.st = p.state + MAX_PANELS * p.state_floats;
+    p.v = p.st + at_simd_block_floats(t);
+    p.k = p.v + at_simd_v_floats(t, d->a.dv);
+    walk_panels(&p);
+}
+
 /* ---- dots ---- */
 
 static void dots_lanes(struct at_lanes *l, const struct schedule *d, const struct at_item *w)
@@ -722,13 +772,23 @@ static bool hides(const struct at_lanes *l, int64_t j0, int64_t j1)
     return false;
 }
 
+/* Is any score of so many keys -inf? */
+static bool holds_hidden(const struct at_lanes *l, const float *st, int64_t keys)
+{
+    for (int64_t j = 0; j < keys; j++)
+        for (int r = 0; r < l->n; r++)
+            if (st[j * l->stride + r] == -INFINITY)
+                return true;
+    return false;
+}
+
 /* One block of keys [from, to), `end` the last of the chunk; pages are read one after the other. */
 static void chunk_block(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
                         const struct at_lanes *l, const float *qd, float *st, float *state,
                         float *stage, int64_t from, int64_t to, int64_t end)
 {
     const struct at_attn *a = &d->a;
-    enum at_cover mask = cover(d, w, 0, d->seq[w->seq].nq, from, to);
+    enum at_cover mask = cover(d, w, l->i[0], l->i[l->n - 1] + 1, from, to);
     bool edits = edits_scores(a) || mask == AT_COVER_PARTIAL, staged = a->k.type == ATTEND_F8;
     bool hidden = edits || hides(l, from, to);
     if (mask == AT_COVER_EMPTY)
@@ -741,6 +801,7 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
     }
     if (hidden)
         edit_scores(t, a, w, l, st, from, to, mask);
+    hidden = hidden && holds_hidden(l, st, to - from);
     t->dots_softmax_step(st, to - from, l->n, state, a->dv, at_cpu_attn_scale(a));
     if (a->dropout.below)
         drop(t, a, w, l, st, from, to);
@@ -753,7 +814,7 @@ static void chunk_block(const struct at_simd *t, const struct schedule *d, const
 }
 
 static void run_chunk(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
-                      const struct at_lanes *l, float *state, float *scratch)
+                      const struct at_lanes *l, int64_t chunk, float *state, float *scratch)
 {
     const struct at_attn *a = &d->a;
     const struct at_seq *q = &d->seq[w->seq];
@@ -762,8 +823,8 @@ static void run_chunk(const struct at_simd *t, const struct schedule *d, const s
     float *stage = st + at_simd_dots_block_floats(t, n);
     memset(state, 0, (size_t)at_simd_dots_state_floats(n, a->dv) * sizeof(float));
     t->dots_pack_q(qd, l->q, n, (enum at_elem)at_cpu_elem(a->q.type), a->dk, q_factor(a));
-    struct at_keys all = at_key_range(&a->visible, q, 0, q->nq);
-    int64_t begin = w->first * d->chunk, end = at_min(all.end, begin + d->chunk), size = t->dots_keys;
+    struct at_keys all = at_key_range(&a->visible, q, l->i[0], l->i[n - 1] + 1);
+    int64_t begin = chunk * d->chunk, end = at_min(all.end, begin + d->chunk), size = t->dots_keys;
     for (int64_t j0 = begin; j0 < end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, end);
         if (from < to)
@@ -779,6 +840,27 @@ static void finish_dots(const struct at_simd *t, const struct schedule *d, const
                    d->a.lse.data ? lse : NULL, at_cpu_attn_scale(&d->a));
     if (d->a.lse.data)
         store_lse(l, &d->a, &d->seq[w->seq], lse);
+}
+
+/* The heads of one query row, through all their chunks. */
+static void run_alone(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
+                      void *steps, float *scratch)
+{
+    const struct at_attn *a = &d->a;
+    const struct at_seq *q = &d->seq[w->seq];
+    struct at_lanes l = {.stride = at_simd_dots_stride((int)w->count)};
+    float *state = scratch, *next = state + at_simd_dots_state_floats(t->dots_rows, a->dv);
+    float *rest = next + at_simd_dots_state_floats(t->dots_rows, a->dv);
+    at_cpu_attn_lanes(&l, a, q, w->group, w->first, (int)w->count, (int)w->count);
+    l.programs = d->programs;
+    l.steps = steps;
+    struct at_keys all = at_key_range(&a->visible, q, l.i[0], l.i[0] + 1);
+    run_chunk(t, d, w, &l, 0, state, rest);
+    for (int64_t c = 1; c * d->chunk < all.end; c++) {
+        run_chunk(t, d, w, &l, c, next, rest);
+        t->dots_merge(state, next, l.n, a->dv, at_cpu_attn_scale(a));
+    }
+    finish_dots(t, d, w, &l, state);
 }
 
 /* ---- run ---- */
@@ -798,25 +880,20 @@ static void run_item(void *arg, int64_t index, int slot)
     const struct at_item *w = &d->item[index];
     char *steps = at_slot_scratch(job->x, slot);
     float *scratch = (void *)(steps + (d->programs ? d->programs->scratch : 0));
-    if (takes_dots(t, &d->a, &d->seq[w->seq])) {
+    if (d->alone) {
+        run_alone(t, d, w, steps, scratch);
+    } else if (takes_dots(t, &d->a, &d->seq[w->seq])) {
         float *state = w->count > 1 ? d->partial + index * job->partial : scratch;
         struct at_lanes l;
         dots_lanes(&l, d, w);
         l.programs = d->programs;
         l.steps = steps;
-        run_chunk(t, d, w, &l, state, w->count > 1 ? scratch : scratch + job->partial);
+        run_chunk(t, d, w, &l, w->first, state, w->count > 1 ? scratch : scratch + job->partial);
         if (w->count == 1)
             finish_dots(t, d, w, &l, state);
-        return;
+    } else {
+        run_panels(t, d, w, steps, scratch);
     }
-    struct panels p = {.t = t, .d = d, .w = w, .q = scratch, .steps = steps,
-                       .q_floats = at_cpu_attn_q_floats(t, d->a.dk, d->a.additive),
-                       .state_floats = at_simd_state_floats(t, d->a.dv)};
-    p.state = p.q + MAX_PANELS * p.q_floats;
-    p.st = p.state + MAX_PANELS * p.state_floats;
-    p.v = p.st + at_simd_block_floats(t);
-    p.k = p.v + at_simd_v_floats(t, d->a.dv);
-    run_panels(&p);
 }
 
 /* merge: the chunks of one sequence and group, in order. */

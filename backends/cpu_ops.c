@@ -394,7 +394,7 @@ static bool accepts_matmul(const attend_plan *plan, const struct at_step *s, str
 
 /* The description of the product for the shapes of this run; bases are set for each batch entry. */
 static struct at_matmul describe(const struct at_view *a, const struct at_view *b,
-                                 const struct at_view *c, bool b_rows)
+                                 const struct at_view *c, bool b_rows, bool one_form)
 {
     int la = a->rank - 1, lb = b->rank - 1, lc = c->rank - 1;
     return (struct at_matmul){.a_stride = a->stride[la - 1],
@@ -406,7 +406,8 @@ static struct at_matmul describe(const struct at_view *a, const struct at_view *
                               .a_type = (enum at_elem)at_cpu_elem(a->type),
                               .b_type = (enum at_elem)at_cpu_elem(b->type),
                               .c_type = AT_ELEM_F32,
-                              .b_is_kn = !b_rows};
+                              .b_is_kn = !b_rows,
+                              .one_form = one_form};
 }
 
 /* As large as parts can be: scratch depends on m alone, and on k for few rows. */
@@ -418,7 +419,8 @@ static int prepare_matmul(attend_plan *plan, struct at_step *s, struct at_err *e
     (void)e;
     struct at_range m = at_plan_range(plan, s->rows, s->in[0], a->rank - 2);
     struct at_matmul mm = {.k = at_plan_range(plan, s->rows, s->in[0], a->rank - 1).max,
-                           .c_type = AT_ELEM_F32, .b_is_kn = !s->p->matmul.b_rows};
+                           .c_type = AT_ELEM_F32, .b_is_kn = !s->p->matmul.b_rows,
+                           .one_form = plan->deterministic};
     for (int64_t rows = m.min; rows <= at_min(m.max, t->few_rows); rows++) {
         mm.m = rows;
         s->scratch = at_max(s->scratch, at_simd_matmul_floats(t, &mm) * (int64_t)sizeof(float));
@@ -469,7 +471,7 @@ static int run_matmul(struct attend_exec *x, const struct at_step *s)
 {
     struct product p = {.x = x, .t = at_cpu_kernels(s), .a = at_arg(x, s, 0), .b = at_arg(x, s, 1),
                         .c = at_result(x, s)};
-    p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows);
+    p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows, x->plan->deterministic);
     int64_t batch = 1, slots = x->ctx->exec.slots;
     for (int d = 0; d < p.c->rank - 2; d++)
         batch *= p.c->shape[d];

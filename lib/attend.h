@@ -608,7 +608,8 @@ typedef struct attend_plan attend_plan;
 typedef struct attend_compile_opts {
     size_t size;
     const char *device; /* "auto", or a name as attend_device_get gives: "ref", "simd:avx2" */
-    int deterministic;  /* 1: results depend neither on threads nor on batch composition */
+    int deterministic;  /* 1: a row's bits depend neither on threads nor on the rows beside it; slower.  By
+                         * default what ATTEND_DETERMINISTIC says, else 0 */
     int fuse;           /* 1; 0 keeps composed attention as it was written, for comparison */
 } attend_compile_opts;
 ATTEND_API void attend_compile_opts_init(attend_compile_opts *opts);

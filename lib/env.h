@@ -7,6 +7,7 @@
 #define AT_ENV_LIST(X)                                                                             \
     X(ISA, "the best instruction set to use: scalar, avx2, avx512, neon")                          \
     X(THREADS, "how many threads a context starts by default")                                     \
+    X(DETERMINISTIC, "1: plans are deterministic unless their options say otherwise")                \
     X(BACKEND, "the only backend to probe, such as ref, simd, opencl")                             \
     X(LIBOPENCL, "the OpenCL library to load, instead of the usual ones")                          \
     X(OPENCL_SHAPE, "the only attention kernel of devices: decode, cpu, gpu_local, ...")           \

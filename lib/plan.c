@@ -4,10 +4,13 @@
 #include <string.h>
 
 #include "backends/backend.h"
+#include "env.h"
 
 void attend_compile_opts_init(attend_compile_opts *opts)
 {
-    *opts = (attend_compile_opts){.size = sizeof *opts, .fuse = 1};
+    const char *value = at_env(AT_ENV_DETERMINISTIC);
+    *opts = (attend_compile_opts){
+        .size = sizeof *opts, .fuse = 1, .deterministic = value && strcmp(value, "0") != 0};
 }
 
 struct at_range at_plan_range(const attend_plan *plan, struct at_range rows, int t, int axis)

@@ -26,6 +26,7 @@
  *     vk                          v is the first channels of k, the same memory
  *     kv-f16 kv-q8_0 kv-f8        the type of k and v, where it is another (f8: with scales)
  *     bshd strided unaligned      layouts: heads inside of rows; padded rows; odd addresses
+ *     deterministic               a plan of which no row depends on the rows beside it
  *     huge nan                    scores in the thousands; what is hidden holds NaN and infinity
  *     seed7                       other numbers (0)
  */
@@ -52,7 +53,8 @@ struct at_problem {
     float softcap, scale; /* 0: none; NaN: 1 / sqrt(dk) */
     float dropout;
     bool offset; /* q_offset is given, and align unset */
-    bool additive, alibi, sinks, lse, used, packed, ring, vk, bshd, strided, unaligned, huge, nan;
+    bool additive, alibi, sinks, lse, used, packed, ring, vk, bshd, strided, unaligned;
+    bool deterministic, huge, nan;
     int64_t seed;
 };
 

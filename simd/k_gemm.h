@@ -150,8 +150,8 @@ static void matmul_many(const struct at_matmul *mm, int64_t i0, int64_t i1, int6
 static void matmul_few(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
                        float *scratch)
 {
-    int n = (int)(i1 - i0);
-    int64_t rp = at_simd_dots_stride(n), slice = FEW_FLOATS / at_simd_dots_stride((int)mm->m);
+    int n = (int)(i1 - i0), widest = mm->one_form ? DOTS_ROWS : (int)mm->m;
+    int64_t rp = at_simd_dots_stride(n), slice = FEW_FLOATS / at_simd_dots_stride(widest);
     const void *rows[DOTS_ROWS];
     float *x = scratch, *st = x + at_simd_dots_q_floats(n, mm->k), out[DOTS_KEYS];
     for (int r = 0; r < n; r++)
@@ -185,8 +185,9 @@ static void matmul(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n
             for (int64_t n = n0; n < n1; n += R)
                 store_row((char *)mm->c + (i * mm->c_stride + n) * at_elem_size(mm->c_type),
                           mm->c_type, zero, n1 - n < R ? n1 - n : R);
-    } else if (mm->m <= DOTS_ROWS && !mm->b_is_kn) {
-        matmul_few(mm, i0, i1, n0, n1, scratch);
+    } else if ((mm->m <= DOTS_ROWS || mm->one_form) && !mm->b_is_kn) {
+        for (int64_t i = i0; i < i1; i += DOTS_ROWS)
+            matmul_few(mm, i, i1 - i < DOTS_ROWS ? i1 : i + DOTS_ROWS, n0, n1, scratch);
     } else {
         matmul_many(mm, i0, i1, n0, n1, scratch);
     }

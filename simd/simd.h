@@ -79,7 +79,7 @@ struct at_rows {
 /* c[m][n] = a[m][k] * b.  b is [n][k] (weights; any type) or, if b_is_kn, [k][n] (not quantised).
  * a and c are f32, f16 or bf16.  Sums are f32, in the order of k.  Where m <= few_rows the
  * dot-product form is used (b must then be [n][k]); it depends on m of the whole problem, not on
- * the part. */
+ * the part.  With one_form it is used for any m. */
 struct at_matmul {
     const void *a, *b;
     void *c;
@@ -87,6 +87,7 @@ struct at_matmul {
     int64_t m, n, k;
     enum at_elem a_type, b_type, c_type;
     int b_is_kn;
+    int one_form; /* a row of c has the same bits whatever m is: by dot products wherever they can be */
 };
 
 struct at_expr_program;

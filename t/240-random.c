@@ -85,6 +85,7 @@ static void draw_rest(struct at_problem *p)
     p->bshd = chance(4);
     p->strided = chance(4);
     p->unaligned = chance(4);
+    p->deterministic = chance(8);
     p->huge = chance(8);
     p->nan = chance(2);
     p->seed = draw(1000);

@@ -824,6 +824,8 @@ static int compile(attend_ctx *ctx, const char *device, const struct check *c, a
 {
     attend_compile_opts opts;
     attend_compile_opts_init(&opts);
+    if (c->p->deterministic)
+        opts.deterministic = 1;
     if (device)
         opts.device = device;
     attend_graph *g = attend_graph_new(ctx);
