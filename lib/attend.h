@@ -692,6 +692,57 @@ ATTEND_API int attend_npy_write(const char *path, const attend_array *a, char *e
 ATTEND_API int attend_convert(attend_type dst_type, void *dst, attend_type src_type,
                               const void *src, int64_t n) ATTEND_CHECK;
 
+/* ---- One attention at once ----------------------------------------------------------------- */
+
+/* For a caller with arrays and no graph: o = attention of q, k, v (B, H, S, D), as
+ * attend_graph_attention, built, run and forgotten.  mask: bool or float, broadcast to (B, H, Sq, Skv),
+ * or NULL.  opts: the defaults where NULL; its tensors must be none.  o->data NULL: it is allocated
+ * (attend_free) and type and shape are set; otherwise o must be f32 (B, H, Sq, Dv).  err, where
+ * errlen > 0, receives the sentence of a failure.  Whoever does the same again is faster with a plan. */
+ATTEND_API int attend_sdpa(attend_ctx *ctx, const attend_array *q, const attend_array *k,
+                           const attend_array *v, const attend_array *mask,
+                           const attend_attention_opts *opts, attend_array *o, char *err,
+                           size_t errlen) ATTEND_CHECK;
+
+/* ---- DLPack ---------------------------------------------------------------------------------
+ *
+ * The structures by which array libraries (NumPy, PyTorch, CuPy, JAX) hand each other memory without
+ * a copy: the ABI of DLPack's DLTensor and DLManagedTensor (https://dmlc.github.io/dlpack), declared here
+ * so that nothing else is needed; cast pointers to those. */
+typedef struct attend_dl_tensor {
+    void *data;
+    int32_t device_type, device_id; /* 1: memory of the CPU */
+    int32_t ndim;
+    uint8_t code, bits; /* code 0: int, 1: unsigned, 2: float, 4: bfloat, 6: bool */
+    uint16_t lanes;     /* 1 */
+    int64_t *shape;
+    int64_t *strides; /* elements; NULL: contiguous */
+    uint64_t byte_offset;
+} attend_dl_tensor;
+typedef struct attend_dl_managed {
+    attend_dl_tensor tensor;
+    void *manager;
+    void (*deleter)(struct attend_dl_managed *self); /* called by who takes it, when done */
+} attend_dl_managed;
+
+/* Memory of somebody else's, as attend_binding wants it. */
+typedef struct attend_view {
+    attend_type type;
+    attend_shape shape;
+    int64_t stride[ATTEND_MAX_RANK]; /* elements; of an axis of one element, what contiguous has */
+    void *data;
+    int64_t bytes; /* from data to the end of the last element */
+} attend_view;
+/* What t shows, without a copy; it stays t's.  ATTEND_EUNSUPPORTED: another device than the CPU, or a
+ * type that is not here; ATTEND_ELIMIT: more axes than ATTEND_MAX_RANK; ATTEND_EINVAL: extents or strides
+ * below 0. */
+ATTEND_API int attend_dlpack_view(const attend_dl_tensor *t, attend_view *out, char *err,
+                                  size_t errlen) ATTEND_CHECK;
+/* New contiguous memory, not cleared, to write results to and hand out: whoever takes it calls its
+ * deleter; call it yourself where nobody does. */
+ATTEND_API int attend_dlpack_new(attend_type type, attend_shape shape,
+                                 attend_dl_managed **out) ATTEND_CHECK;
+
 #ifdef __cplusplus
 }
 #endif

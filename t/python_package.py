@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""The Python package: scaled_dot_product_attention against a formula in float64 and the reference cases,
+without copies, by several threads, and what it refuses."""
+import json
+import os
+import sys
+import threading
+
+import numpy as np
+
+sys.dont_write_bytecode = True
+import attend  # noqa: E402
+from attend import _memory  # noqa: E402
+
+sdpa = attend.scaled_dot_product_attention
+count = failed = 0
+
+
+def ok(good, name):
+    global count, failed
+    count += 1
+    failed += not good
+    print("%sok %d - %s" % ("" if good else "not ", count, name), flush=True)
+
+
+def formula(q, k, v, mask=None, causal=False, scale=None):
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
+    group = q.shape[-3] // k.shape[-3] if q.ndim > 2 else 1
+    if group > 1:
+        k, v = np.repeat(k, group, -3), np.repeat(v, group, -3)
+    s = q @ np.swapaxes(k, -1, -2) * (1 / np.sqrt(q.shape[-1]) if scale is None else scale)
+    if causal:
+        s = np.where(np.tril(np.ones(s.shape[-2:], bool)), s, -np.inf)
+    if mask is not None:
+        s = np.where(mask, s, -np.inf) if mask.dtype == bool else s + mask
+    top = s.max(-1, keepdims=True)
+    p = np.exp(s - np.where(np.isinf(top), 0, top))
+    total = p.sum(-1, keepdims=True)
+    return p / np.where(total == 0, 1, total) @ v
+
+
+class Foreign:
+    """An array that can only be had by DLPack, and whose library is this module."""
+    taken = []
+
+    def __init__(self, a):
+        self.a, self.shape = a, a.shape
+
+    def __dlpack__(self, **_):
+        return self.a.__dlpack__()
+
+    def __dlpack_device__(self):
+        return self.a.__dlpack_device__()
+
+
+def from_dlpack(x):
+    Foreign.taken.append(x.managed.contents.tensor.data)
+    return Foreign(np.from_dlpack(x))
+
+
+rng = np.random.default_rng(9)
+
+
+def draw(*shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def close(got, want, bound=1e-5):
+    return got.shape == want.shape and np.abs(got.astype(np.float64) - want).max(initial=0) <= bound
+
+
+def test_shapes():
+    for q, k, v in [((5, 8), (7, 8), (7, 3)), ((3, 5, 8), (3, 7, 8), (3, 7, 8)),
+                    ((2, 3, 5, 8), (2, 3, 7, 8), (2, 3, 7, 16)),
+                    ((2, 2, 3, 5, 8), (2, 2, 3, 7, 8), (2, 2, 3, 7, 8)), ((0, 2, 5, 8), (0, 2, 7, 8), (0, 2, 7, 8))]:
+        q, k, v = draw(*q), draw(*k), draw(*v)
+        ok(close(sdpa(q, k, v), formula(q, k, v)), "shape %s" % (q.shape,))
+    q, k, v = draw(1, 6, 9, 16), draw(1, 2, 9, 16), draw(1, 2, 9, 16)
+    ok(close(sdpa(q, k, v, enable_gqa=True), formula(q, k, v)), "grouped heads")
+    ok(close(sdpa(q, k, v, is_causal=True, enable_gqa=True), formula(q, k, v, causal=True)), "causal")
+    ok(close(sdpa(q, k, v, scale=0.5, enable_gqa=True), formula(q, k, v, scale=0.5)), "scale")
+    for shape in [(9, 9), (9,), (1, 6, 9, 9), (6, 1, 9), (1, 1, 9, 1)]:
+        mask = rng.random(shape) < 0.6
+        ok(close(sdpa(q, k, v, mask, enable_gqa=True), formula(q, k, v, mask)), "bool mask %s" % (shape,))
+        mask = draw(*shape)
+        ok(close(sdpa(q, k, v, mask, enable_gqa=True), formula(q, k, v, mask)), "float mask %s" % (shape,))
+    ok(not sdpa(q, k, v, np.zeros(9, bool), enable_gqa=True).any(), "a row that sees nothing is 0")
+
+
+def test_types():
+    q, k, v = (draw(1, 2, 9, 16).astype(np.float16) for _ in range(3))
+    got = sdpa(q, k, v)
+    ok(got.dtype == np.float16 and close(got, formula(q, k, v), 4e-3), "f16 gives f16")
+
+
+def test_memory():
+    q, k, v = (draw(1, 4, 9, 3, 16)[:, :, :, 1] for _ in range(3))
+    ok(_memory.view(q, "q").data == q.__array_interface__["data"][0], "strided memory is read in place")
+    ok(close(sdpa(q, k, v), formula(q, k, v)), "and gives the same")
+    t = np.swapaxes(draw(1, 4, 16, 9), -1, -2)
+    ok(close(sdpa(t, k, v), formula(t, k, v)), "a last axis with a stride is copied")
+    whole = draw(1, 9, 3, 4, 16)
+    q, k, v = (np.swapaxes(whole[:, :, i], 1, 2) for i in range(3))
+    ok(close(sdpa(q, k, v), formula(q, k, v)), "heads last, side by side")
+
+    f = [Foreign(x) for x in (q, k, v)]
+    ok(_memory.view(f[0], "q").data == q.__array_interface__["data"][0], "DLPack memory is read in place")
+    got = sdpa(*f)
+    ok(close(got.a, formula(q, k, v)), "and gives the same")
+    ok(got.a.__array_interface__["data"][0] == Foreign.taken[-1], "which is handed out in place")
+    made, m = _memory.empty_like(f[0], (2, 3), attend._library.F32)
+    capsule = m.owner.__dlpack__()
+    ok("dltensor" in repr(capsule), "what nobody takes")
+    del capsule, made, m
+    ok(True, "is given back")
+
+
+def test_threads():
+    q, k, v = draw(2, 4, 65, 32), draw(2, 4, 65, 32), draw(2, 4, 65, 32)
+    want, got = formula(q, k, v), [None] * 8
+
+    def work(i):
+        got[i] = [close(sdpa(q, k, v), want) for _ in range(10)]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    [t.start() for t in threads]
+    attend.set_threads(1)
+    [t.join() for t in threads]
+    attend.set_threads(0)
+    ok(all(all(g) for g in got), "eight threads at once, while the context is changed")
+    names = [name for name, _ in attend.devices()]
+    ok("ref" in names, "devices: %s" % ", ".join(names))
+    attend.set_device("ref")
+    ok(close(sdpa(q, k, v), want), "on the reference")
+    attend.set_device("auto")
+    for i in range(80):
+        sdpa(draw(1, 1, i + 1, 8), k[:1, :1, :, :8], v[:1, :1])
+    ok(len(attend._plans) == 64, "plans do not grow without end")
+
+
+def test_refusals():
+    q, k = draw(1, 2, 5, 8), draw(1, 2, 7, 8)
+    for name, error, call in [
+            ("dropout_p is 0.1, and must be 0", ValueError, lambda: sdpa(q, k, k, dropout_p=0.1)),
+            ("attn_mask and is_causal cannot both be given", ValueError,
+             lambda: sdpa(q, k, k, np.ones((5, 7), bool), is_causal=True)),
+            ("query has 2 heads and key has 1; enable_gqa allows that", ValueError,
+             lambda: sdpa(q, k[:, :1], k[:, :1])),
+            ("query is a list, and should be a NumPy array or have __dlpack__", TypeError,
+             lambda: sdpa([1], k, k)),
+            ("query is of type complex64, which is not supported", TypeError,
+             lambda: sdpa(q.astype(np.complex64), k, k)),
+            ("query has 1 axes, and needs two at least", ValueError, lambda: sdpa(q[0, 0, 0], k, k)),
+            ("head size", attend.Error, lambda: sdpa(q, k[..., :4], k))]:
+        try:
+            call()
+            said = "nothing"
+        except error as e:
+            said = str(e)
+        ok(name in said, "says: " + said)
+
+
+def masks(attrs, x, nq, nk, nb, nh):
+    """What torch's arguments do not have, as a mask."""
+    i, j = np.arange(nq)[:, None], np.arange(nk)[None, :]
+    bottom, mask = nk - nq, np.zeros((1, 1, nq, nk))
+    if attrs["causal"] != "none":
+        mask = np.where(j <= i + (bottom if attrs["causal"] == "bottom_right" else 0), mask, -np.inf)
+    if attrs.get("window"):
+        left, right = attrs["window"]
+        mask = np.where((j >= i + bottom - left) | (left < 0), mask, -np.inf)
+        mask = np.where((j <= i + bottom + right) | (right < 0), mask, -np.inf)
+    if "alibi_slopes" in x:
+        mask = mask - x["alibi_slopes"].reshape(-1, 1, 1) * np.abs(i + bottom - j)
+    if "attn_mask" in x:
+        m = x["attn_mask"]
+        mask = np.where(m, mask, -np.inf) if m.dtype == bool else mask + m
+    return mask.astype(np.float32)
+
+
+def run_case(folder):
+    with open(os.path.join(folder, "case.json")) as f:
+        case = json.load(f)
+    attrs = case["attrs"]
+    if case["op"] != "attention" or attrs["softcap"] or attrs["sinks"]:
+        return False
+    x = {i["name"]: np.load(os.path.join(folder, i["file"])) for i in case["inputs"] if i}
+    q, k, v = x.pop("Q"), x.pop("K"), x.pop("V")
+    if set(x) - {"attn_mask", "alibi_slopes"} or q.dtype != np.float32 or attrs["alibi"] and "alibi_slopes" not in x:
+        return False
+    want = next(o for o in case["outputs"] if o["name"] == "O")
+    plain = not x and attrs["causal"] in ("none", "top_left") and not attrs.get("window")
+    mask = None if plain else masks(attrs, x, q.shape[2], k.shape[2], q.shape[0], q.shape[1])
+    got = sdpa(q, k, v, mask, is_causal=plain and attrs["causal"] == "top_left", scale=attrs["scale"],
+               enable_gqa=True)
+    w = np.load(os.path.join(folder, want["file"]))
+    ok(got.shape == w.shape and (np.abs(got - w) <= want["atol"] + want["rtol"] * np.abs(w)).all(), case["id"])
+    return True
+
+
+def test_cases():
+    root = os.path.join(os.environ.get("ATTEND_FIXTURES", ""), "torch")
+    if not os.path.isdir(root):
+        return
+    left = sum(not run_case(os.path.join(root, name)) for name in sorted(os.listdir(root)))
+    print("# %d cases want what this function does not have" % left)
+
+
+if __name__ == "__main__":
+    for test in (test_shapes, test_types, test_memory, test_threads, test_refusals, test_cases):
+        test()
+    print("1..%d" % count)
+    sys.exit(failed > 0)
