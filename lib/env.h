@@ -19,7 +19,8 @@
     X(MODEL, "the GGUF model that the tests read")                                                 \
     X(EMBEDDER, "the folder of the sentence model that the tests read")                            \
     X(CUEMU, "the emulator of the CUDA driver that the tests load")                                \
-    X(ATTEND, "the program that the tests run")
+    X(ATTEND, "the program that the tests run")                                                    \
+    X(TEST_EVERY, "tests of words check only each n-th, for slow checkers")
 
 #include <stddef.h>
 

@@ -10,7 +10,7 @@
 
 /* ---- a layer: large enough that its work is shared out ---- */
 
-enum { NH = 6, NG = 2, D = 32, ROOM = 2400, MOST = 300, WIDE = NH * D };
+enum { NH = 2, NG = 1, D = 32, ROOM = 2400, MOST = 300, WIDE = NH * D };
 
 static float x[MOST * WIDE], w[WIDE * WIDE], cache[ROOM * NG * D];
 static int32_t positions[MOST];
