@@ -7,11 +7,12 @@
 #include <string.h>
 
 #include "cpu_attn.h"
+#include "schedule.h"
 
 /* What bind leaves for run, and the sequences after it. */
 struct state {
     struct at_attn a;
-    int64_t keys;
+    const struct at_schedule *blocks; /* what masks leave of blocks of keys; NULL: all */
 };
 
 /* One item at work. */
@@ -20,7 +21,8 @@ struct work {
     const struct state *d;
     const struct at_attn *a;
     const struct at_weights *p;
-    const struct at_view *out, *index;
+    const struct at_view *out, *index; /* (B, H, rows, keys) */
+    const struct at_seq *seq;
     struct at_item item;
     struct at_lanes lanes;
     const struct at_programs *programs; /* of expressions; NULL: none */
@@ -30,6 +32,7 @@ struct work {
     double *sum;       /* [heads of the group][keys of the block, or cells] */
     float *score;      /* TOPK: [lane][k], falling */
     int32_t *key;      /* of score */
+    int64_t keys;      /* of the sequence */
     int64_t count[AT_MAX_LANES];
     float floor[AT_MAX_LANES]; /* the least score that still matters is above this */
 };
@@ -53,9 +56,9 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
     const struct at_tensor *q = &plan->graph->tensor[s->in[AT_IN_Q]],
                            *k = &plan->graph->tensor[s->in[AT_IN_K]];
     const struct at_weights *p = &s->p->attention.weights;
-    int64_t floats = at_cpu_attn_q_floats(t, q->shape[3], s->in[AT_IN_ADDITIVE] >= 0) +
-                     at_simd_block_floats(t) + at_simd_k_floats(t, q->shape[3]) +
-                     2 * lane_lists(t, p);
+    int64_t dk = q->shape[q->rank - 1];
+    int64_t floats = at_cpu_attn_q_floats(t, dk, s->in[AT_IN_ADDITIVE] >= 0) +
+                     at_simd_block_floats(t) + at_simd_k_floats(t, dk) + 2 * lane_lists(t, p);
     s->scratch = floats * (int64_t)sizeof(float) +
                  sums(t, p, q->shape[1] / k->shape[1]) * (int64_t)sizeof(double);
     s->state =
@@ -77,8 +80,7 @@ static int bind(struct attend_exec *x, const struct at_step *s)
 {
     struct state *d = at_step_state(x, s);
     int status = at_attn_resolve(x, s, &d->a, (struct at_seq *)(d + 1));
-    d->keys = at_attn_keys(&d->a);
-    return status;
+    return status < 0 ? status : at_attn_blocks(x, s, &d->a, &d->blocks);
 }
 
 /* ---- scores ---- */
@@ -96,10 +98,20 @@ static void take_panel(struct work *w, int64_t first, int n)
     for (int r = 0; r < room; r++) {
         w->lse[r] = w->floor[r] = INFINITY; /* lanes without a row: weights are 0 */
         if (r < n)
-            w->lse[r] = *(const float *)at_view_at(&a->lse, w->item.seq * a->lse.stride[0] +
+            w->lse[r] = *(const float *)at_view_at(&a->lse, w->seq->qb * a->lse.stride[0] +
                                                                 w->lanes.h[r] * a->lse.stride[1] +
-                                                                w->lanes.i[r] * a->lse.stride[2]);
+                                                                (w->seq->q0 + w->lanes.i[r]) *
+                                                                    a->lse.stride[2]);
     }
+}
+
+/* Do masks hide keys [from, to) from all rows of the panel? */
+static bool hidden(const struct work *w, int64_t from, int64_t to)
+{
+    const struct at_lanes *l = &w->lanes;
+    int64_t ratio = at_cpu_attn_ratio(w->a), h = w->item.group * ratio;
+    return w->d->blocks && at_schedule_cover(w->d->blocks, w->item.seq, h, h + ratio, l->i[0],
+                                             l->i[l->n - 1] + 1, from, to) == AT_COVER_EMPTY;
 }
 
 /* fn for each block of keys that the panel sees any of in [begin, end): scores of keys [from, to),
@@ -113,6 +125,8 @@ static void each_block(struct work *w, int64_t begin, int64_t end,
     int64_t first = at_max(r.first, begin), last = at_min(r.end, end), size = w->t->keys_per_block;
     for (int64_t j0 = first / size * size; j0 < last && first < last; j0 += size) {
         int64_t from = at_max(j0, first), to = at_min(j0 + size, last);
+        if (hidden(w, from, to))
+            continue;
         struct at_rows k = at_cpu_attn_keys(w->t, w->a, &w->item, j0, from, to, w->k);
         at_cpu_attn_scores(w->t, w->a, &w->item, l, w->q, &k, w->st, j0, from, to);
         fn(w, j0, from, to);
@@ -124,7 +138,7 @@ static void to_weights(const struct work *w, int64_t j0, int64_t from, int64_t t
     w->t->weights(w->st, from - j0, to - from, w->lse, at_cpu_attn_scale(w->a));
 }
 
-/* Row i of head h in the result. */
+/* Row i of head h in the result, of which rows of q begin at q0. */
 static char *result_row(const struct work *w, const struct at_view *v, int64_t h, int64_t i)
 {
     return at_view_at(v, w->item.seq * v->stride[0] + h * v->stride[1] + i * v->stride[2]);
@@ -132,11 +146,17 @@ static char *result_row(const struct work *w, const struct at_view *v, int64_t h
 
 /* ---- dense, rows ---- */
 
+static float *dense_row(const struct work *w, int r)
+{
+    int64_t i = w->seq->q0 + w->lanes.i[r] - w->p->first;
+    return (float *)(void *)result_row(w, w->out, w->lanes.h[r], i);
+}
+
 static void put_dense(struct work *w, int64_t j0, int64_t from, int64_t to)
 {
     to_weights(w, j0, from, to);
     for (int r = 0; r < w->lanes.n; r++) {
-        float *row = (void *)result_row(w, w->out, w->lanes.h[r], w->lanes.i[r] - w->p->first);
+        float *row = dense_row(w, r) + w->seq->k0;
         for (int64_t j = from; j < to; j++)
             row[j] = w->st[(j - j0) * w->lanes.stride + r];
     }
@@ -146,9 +166,8 @@ static void dense(struct work *w)
 {
     take_panel(w, w->item.first, (int)w->item.count);
     for (int r = 0; r < w->lanes.n; r++)
-        memset(result_row(w, w->out, w->lanes.h[r], w->lanes.i[r] - w->p->first), 0,
-               (size_t)w->d->keys * sizeof(float));
-    each_block(w, 0, w->d->keys, put_dense);
+        memset(dense_row(w, r), 0, (size_t)w->out->shape[3] * sizeof(float));
+    each_block(w, 0, w->keys, put_dense);
 }
 
 /* ---- the largest of each row ---- */
@@ -187,16 +206,17 @@ static void top(struct work *w)
         w->floor[r] = -INFINITY;
         w->count[r] = 0;
     }
-    each_block(w, 0, w->d->keys, keep_top);
+    each_block(w, 0, w->keys, keep_top);
     double scale = (double)at_cpu_attn_scale(w->a);
     for (int r = 0; r < w->lanes.n; r++) {
-        float *value = (void *)result_row(w, w->out, w->lanes.h[r], w->lanes.i[r]);
-        int32_t *index = (void *)result_row(w, w->index, w->lanes.h[r], w->lanes.i[r]);
+        int64_t i = w->seq->q0 + w->lanes.i[r];
+        float *value = (void *)result_row(w, w->out, w->lanes.h[r], i);
+        int32_t *index = (void *)result_row(w, w->index, w->lanes.h[r], i);
         for (int64_t e = 0; e < w->p->k; e++) {
             bool some = e < w->count[r];
             double s = some ? scale * (double)w->score[r * w->p->k + e] : -(double)INFINITY;
             value[e] = some ? (float)exp(s - (double)w->lse[r]) : 0;
-            index[e] = some ? w->key[r * w->p->k + e] : -1;
+            index[e] = some ? (int32_t)w->seq->k0 + w->key[r * w->p->k + e] : -1;
         }
     }
 }
@@ -234,9 +254,9 @@ static void columns(struct work *w)
 {
     int64_t ratio = at_cpu_attn_ratio(w->a), j0 = w->item.first, size = w->t->keys_per_block;
     memset(w->sum, 0, (size_t)(ratio * size) * sizeof *w->sum);
-    each_panel(w, 0, w->a->seq[w->item.seq].nq * ratio, j0, j0 + w->item.count, add_columns);
+    each_panel(w, 0, w->seq->nq * ratio, j0, j0 + w->item.count, add_columns);
     for (int64_t e = 0; e < ratio; e++) {
-        float *row = (void *)result_row(w, w->out, w->item.group * ratio + e, 0);
+        float *row = (float *)(void *)result_row(w, w->out, w->item.group * ratio + e, 0) + w->seq->k0;
         for (int64_t j = 0; j < w->item.count; j++)
             row[j0 + j] = (float)w->sum[e * size + j];
     }
@@ -245,7 +265,7 @@ static void columns(struct work *w)
 static void add_cells(struct work *w, int64_t j0, int64_t from, int64_t to)
 {
     float sum[AT_MAX_LANES];
-    int64_t keys = w->d->keys, cols = w->p->cols, end;
+    int64_t keys = w->keys, cols = w->p->cols, end;
     to_weights(w, j0, from, to);
     for (int64_t j = from, c = at_weights_cell(j, keys, cols); j < to; j = end, c++) {
         end = at_min(to, at_weights_edge(c + 1, keys, cols));
@@ -261,11 +281,11 @@ static void add_cells(struct work *w, int64_t j0, int64_t from, int64_t to)
 /* The item is a row of cells. */
 static void cells(struct work *w)
 {
-    int64_t ratio = at_cpu_attn_ratio(w->a), nq = w->a->seq[w->item.seq].nq, cols = w->p->cols;
+    int64_t ratio = at_cpu_attn_ratio(w->a), nq = w->seq->nq, cols = w->p->cols;
     int64_t i0 = at_weights_edge(w->item.first, nq, w->p->rows),
             i1 = at_weights_edge(w->item.first + 1, nq, w->p->rows);
     memset(w->sum, 0, (size_t)(ratio * cols) * sizeof *w->sum);
-    each_panel(w, i0 * ratio, i1 * ratio, 0, w->d->keys, add_cells);
+    each_panel(w, i0 * ratio, i1 * ratio, 0, w->keys, add_cells);
     for (int64_t e = 0; e < ratio; e++) {
         float *row = (void *)result_row(w, w->out, w->item.group * ratio + e, w->item.first);
         for (int64_t c = 0; c < cols; c++)
@@ -279,33 +299,61 @@ struct job {
     struct attend_exec *x;
     const struct at_step *s;
     struct at_weights p;      /* first and end are those of all rows, unless some are chosen */
-    int64_t first, end, size; /* items of a (sequence, group): [first, end) in steps of size */
+    struct at_view out, index;
+    int64_t each; /* the most items that a group of a sequence has */
 };
+
+/* The items of a group of sequence n: [*first, *end) in steps. */
+static int64_t items(const struct job *job, int64_t n, int64_t *first, int64_t *end)
+{
+    const struct state *d = at_step_state(job->x, job->s);
+    const struct at_simd *t = at_cpu_kernels(job->s);
+    const struct at_seq *q = &d->a.seq[n];
+    int64_t ratio = at_cpu_attn_ratio(&d->a);
+    *first = at_max(0, job->p.first - q->q0) * ratio;
+    *end = at_max(*first, at_min(q->nq, job->p.end - q->q0) * ratio);
+    if (job->p.mode == ATTEND_WEIGHTS_COLUMNS || job->p.mode == ATTEND_WEIGHTS_POOL)
+        *first = 0;
+    if (job->p.mode == ATTEND_WEIGHTS_COLUMNS)
+        *end = at_weights_keys(&d->a, n);
+    else if (job->p.mode == ATTEND_WEIGHTS_POOL)
+        *end = job->p.rows;
+    return job->p.mode == ATTEND_WEIGHTS_COLUMNS ? t->keys_per_block
+           : job->p.mode == ATTEND_WEIGHTS_POOL  ? 1
+                                                 : t->rows_per_panel;
+}
+
+/* Scratch, in the order of prepare. */
+static void take_scratch(struct work *w, const struct job *job, int slot)
+{
+    w->steps = at_slot_scratch(job->x, slot);
+    w->programs = job->s->packed;
+    w->sum = (double *)((char *)w->steps + (w->programs ? w->programs->scratch : 0));
+    w->q = (float *)(w->sum + sums(w->t, &job->p, at_cpu_attn_ratio(w->a)));
+    w->st = w->q + at_cpu_attn_q_floats(w->t, w->a->dk, w->a->additive);
+    w->k = w->st + at_simd_block_floats(w->t);
+    w->score = w->k + at_simd_k_floats(w->t, w->a->dk);
+    w->key = (int32_t *)(w->score + lane_lists(w->t, &job->p));
+}
 
 static void run_item(void *arg, int64_t index, int slot)
 {
     const struct job *job = arg;
     const struct state *d = at_step_state(job->x, job->s);
-    const struct at_simd *t = at_cpu_kernels(job->s);
-    int64_t each = at_ceil_div(job->end - job->first, job->size), pair = index / each;
-    struct work w = {.t = t,
+    int64_t pair = index / job->each, n = pair / d->a.ng, first, end, size = items(job, n, &first, &end);
+    first += index % job->each * size;
+    if (first >= end)
+        return;
+    struct work w = {.t = at_cpu_kernels(job->s),
                      .d = d,
                      .a = &d->a,
                      .p = &job->p,
-                     .out = at_out(job->x, job->s, 0),
-                     .index = at_out(job->x, job->s, 1)};
-    w.item.seq = (int32_t)(pair / d->a.ng);
-    w.item.group = (int32_t)(pair % d->a.ng);
-    w.item.first = job->first + index % each * job->size;
-    w.item.count = at_min(job->size, job->end - w.item.first);
-    w.steps = at_slot_scratch(job->x, slot);
-    w.programs = job->s->packed;
-    w.sum = (double *)((char *)w.steps + (w.programs ? w.programs->scratch : 0));
-    w.q = (float *)(w.sum + sums(t, &job->p, at_cpu_attn_ratio(&d->a)));
-    w.st = w.q + at_cpu_attn_q_floats(t, d->a.dk, d->a.additive);
-    w.k = w.st + at_simd_block_floats(t);
-    w.score = w.k + at_simd_k_floats(t, d->a.dk);
-    w.key = (int32_t *)(w.score + lane_lists(t, &job->p));
+                     .out = &job->out,
+                     .index = &job->index,
+                     .seq = &d->a.seq[n],
+                     .item = {(int32_t)n, (int32_t)(pair % d->a.ng), first, at_min(size, end - first)},
+                     .keys = at_weights_keys(&d->a, n)};
+    take_scratch(&w, job, slot);
     switch (job->p.mode) {
     case ATTEND_WEIGHTS_COLUMNS:
         columns(&w);
@@ -324,28 +372,20 @@ static void run_item(void *arg, int64_t index, int slot)
 static int run(struct attend_exec *x, const struct at_step *s)
 {
     const struct state *d = at_step_state(x, s);
-    const struct at_simd *t = at_cpu_kernels(s);
-    struct job job = {.x = x, .s = s, .p = s->p->attention.weights};
-    int64_t nq = d->a.q.shape[2], ratio = at_cpu_attn_ratio(&d->a);
-    double flops = 2 * (double)d->a.nseq * (double)(d->a.nh * nq) * (double)(d->keys * d->a.dk);
-    if (job.p.mode != ATTEND_WEIGHTS_ROWS) {
-        job.p.first = 0;
-        job.p.end = nq;
+    struct job job = {.x = x,
+                      .s = s,
+                      .p = s->p->attention.weights,
+                      .out = at_weights_view(x, s, 0),
+                      .index = at_weights_view(x, s, 1)};
+    int64_t first, end, size, sequences = at_weights_begin(&d->a, &job.p, &job.out);
+    double pairs = 0;
+    for (int64_t n = 0; n < sequences; n++) {
+        size = items(&job, n, &first, &end);
+        job.each = at_max(job.each, at_ceil_div(end - first, size));
+        pairs += (double)d->a.seq[n].nq * (double)d->a.seq[n].nk;
     }
-    job.first = job.p.first * ratio;
-    job.end = job.p.end * ratio;
-    job.size = t->rows_per_panel;
-    if (job.p.mode == ATTEND_WEIGHTS_COLUMNS) {
-        job.first = 0;
-        job.end = d->keys;
-        job.size = t->keys_per_block;
-    } else if (job.p.mode == ATTEND_WEIGHTS_POOL) {
-        job.first = 0;
-        job.end = job.p.rows;
-        job.size = 1;
-    }
-    int64_t each = at_ceil_div(job.end - job.first, job.size);
-    return at_cpu_items(x, d->a.nseq * d->a.ng * each, flops, run_item, &job);
+    return at_cpu_items(x, sequences * d->a.ng * job.each, 2 * pairs * (double)(d->a.nh * d->a.dk),
+                        run_item, &job);
 }
 
 const struct at_row at_cpu_weights = {"weights", AT_WEIGHTS, accepts, prepare, bind, run};

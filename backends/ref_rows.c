@@ -27,7 +27,8 @@ static bool resolves(const struct at_step *s)
 
 static int weights_scratch(const attend_plan *plan, struct at_step *s, struct at_err *e)
 {
-    int64_t keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], 2).max;
+    int axis = plan->graph->tensor[s->in[AT_IN_K]].rank == 3 ? 0 : 2;
+    int64_t keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], axis).max;
     if (s->in[AT_IN_TABLE] >= 0)
         keys = at_mul_size(keys, at_plan_range(plan, s->rows, s->in[AT_IN_TABLE], 1).max);
     s->scratch = at_ref_weights_scratch(&s->p->attention.weights, keys);

@@ -441,7 +441,11 @@ ATTEND_API attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q
 /* The weights p = exp(s - lse) of an attention, by a second pass over q and k, with that attention's own
  * LSE (B, H, Sq) and options: all of them, or what fits in memory where Sq x Skv does not.  A weight is 0
  * where the key is hidden; a row sums to 1, to less with a sink, and to 0 where nothing is visible.
- * Dropout is not applied.  For some heads, give slices of q, k and lse. */
+ * Dropout is not applied.  For some heads, give slices of q, k and lse.
+ *
+ * Of packed sequences there is no axis B, rows are those of q, and keys those of k: (H, T, Tk), 0 between
+ * sequences; over pages they are those of the row's sequence.  A pool (N, H, rows, cols) has a map of each
+ * of the N sequences, of its keys in use, and columns of pages are (N, H, Skv). */
 typedef enum attend_weights_mode {
     ATTEND_WEIGHTS_DENSE = 0,   /* (B, H, Sq, Skv) */
     ATTEND_WEIGHTS_ROWS = 1,    /* of rows first <= i < end: (B, H, end - first, Skv) */
@@ -460,7 +464,7 @@ typedef struct attend_weights_opts {
 } attend_weights_opts;
 ATTEND_API void attend_weights_opts_init(attend_weights_opts *opts);
 /* index, where not NULL, receives int32 (B, H, Sq, k), the keys of TOPK, and none in other modes.  Where a
- * row sees fewer keys, the rest is 0 and -1.  Not of packed sequences. */
+ * row sees fewer keys, the rest is 0 and -1. */
 ATTEND_API attend_tensor attend_graph_attention_weights(attend_graph *g, attend_tensor q,
                                                         attend_tensor k, attend_tensor lse,
                                                         const attend_attention_opts *opts,

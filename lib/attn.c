@@ -146,7 +146,7 @@ static int packed_seqs(const struct resolve *r, struct at_attn *a, int64_t nk, s
         return at_fail(&r->x->err, ATTEND_EINVAL,
                        "%s: q_lens has %lld entries but kv_lens has %lld", r->label,
                        (long long)ql->shape[0], (long long)kl->shape[0]);
-    a->nseq = ql->shape[0] - 1;
+    a->nseq = a->sums = ql->shape[0] - 1;
     for (int64_t n = 0; n < a->nseq; n++)
         seq[n] = (struct at_seq){.q0 = entry(ql, n),
                                  .nq = entry(ql, n + 1) - entry(ql, n),
@@ -304,7 +304,7 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
     bool packed = at_in(x, s, AT_IN_Q_LENS) != NULL;
 
     *a = (struct at_attn){
-        .visible = p->visible, .scale = p->scale, .softcap = p->softcap, .seq = seq};
+        .visible = p->visible, .scale = p->scale, .softcap = p->softcap, .sums = -1, .seq = seq};
     a->dropout = at_dropout_of(p->dropout, p->seed, p->offset);
     a->q = rows4(at_in(x, s, AT_IN_Q), packed);
     a->k = rows4(at_in(x, s, AT_IN_K), packed && !table);
@@ -350,6 +350,44 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
             status = refuse(&r, "a row of block_table must be contiguous");
     }
     return status < 0 ? status : resolve_seqs(&r, a, packed, nk, seq);
+}
+
+struct at_view at_weights_view(const struct attend_exec *x, const struct at_step *s, int k)
+{
+    const struct at_view *v = at_out(x, s, k);
+    struct at_view w = {0};
+    if (!v)
+        return w;
+    bool columns = s->p->attention.weights.mode == ATTEND_WEIGHTS_COLUMNS;
+    w = (struct at_view){.type = v->type, .rank = 4, .data = v->data, .shape = {1, 1, 1, 1}};
+    for (int d = 3, e = v->rank - 1; e >= 0; d--) { /* columns have no rows */
+        d -= columns && d == 2;
+        w.shape[d] = v->shape[e];
+        w.stride[d] = v->stride[e--];
+    }
+    return w;
+}
+
+static void clear(const struct at_view *v)
+{
+    for (int64_t b = 0; b < v->shape[0]; b++)
+        for (int64_t h = 0; h < v->shape[1]; h++)
+            for (int64_t r = 0; r < v->shape[2]; r++)
+                for (int64_t j = 0; j < v->shape[3]; j++)
+                    *(float *)at_view_at(v, b * v->stride[0] + h * v->stride[1] + r * v->stride[2] +
+                                                j * v->stride[3]) = 0;
+}
+
+int64_t at_weights_begin(const struct at_attn *a, struct at_weights *p, const struct at_view *out)
+{
+    bool sum = p->mode == ATTEND_WEIGHTS_COLUMNS || p->mode == ATTEND_WEIGHTS_POOL;
+    if (p->mode != ATTEND_WEIGHTS_ROWS) {
+        p->first = 0;
+        p->end = a->q.shape[2];
+    }
+    if (sum && a->sums >= 0)
+        clear(out);
+    return sum && a->sums >= 0 ? a->sums : a->nseq;
 }
 
 int at_attn_grad_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn_grad *d,

@@ -426,7 +426,7 @@ struct at_attn {
     const float *alibi, *sinks;      /* [nh] */
     const float *additive;           /* [dk]: scores are additive, not q . k */
     struct at_dropout dropout;
-    int64_t nseq;
+    int64_t nseq, sums; /* sums: of packed sequences so many, without the rows of none; else -1 */
     const struct at_seq *seq;
     const int32_t *table; /* paged: k and v are (P, G, page, D); entry kb * table_stride + j / page */
     int64_t table_stride, page, pages; /* pages: the most of a sequence */
@@ -458,6 +458,17 @@ static inline int64_t at_attn_keys(const struct at_attn *a)
 {
     return a->table ? a->page * a->pages : a->k.shape[2];
 }
+/* Keys that the weights of sequence n are of: all that there are, or of packed ones those in use. */
+static inline int64_t at_weights_keys(const struct at_attn *a, int64_t n)
+{
+    return a->sums >= 0 ? a->seq[n].nk : at_attn_keys(a);
+}
+/* Result k of AT_WEIGHTS as (B, H, rows, keys), whatever axes it has: row i of sequence n is q0 + i there,
+ * and key j is k0 + j. */
+struct at_view at_weights_view(const struct attend_exec *x, const struct at_step *s, int k);
+/* What comes before the items: rows that are wanted go into p, what no sequence has of a sum over rows
+ * becomes 0.  How many sequences there are to go through. */
+int64_t at_weights_begin(const struct at_attn *a, struct at_weights *p, const struct at_view *out);
 /* Pooled weights: where cell c of `cells` begins among n rows or keys, and the cell of one of them. */
 static inline int64_t at_weights_edge(int64_t c, int64_t n, int64_t cells)
 {

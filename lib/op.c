@@ -1105,44 +1105,62 @@ static int check_pages(attend_graph *g, struct at_node *n, bool packed, int64_t 
     return g->err.status;
 }
 
-/* What is kept of weights (B, H, Sq, Skv) = scores, once q and k are checked as attention's. */
+/* The numbers of the mode, of which ROWS are among `rows`. */
+static int check_weights(attend_graph *g, struct at_node *n, int64_t rows)
+{
+    const struct at_weights *p = &n->p.attention.weights;
+    int64_t most = at_dim_min(&g->dims, rows);
+    if (p->mode == ATTEND_WEIGHTS_ROWS && (p->first < 0 || p->end < p->first || p->end > most))
+        return at_graph_fail(g, n, ATTEND_EINVAL, "rows %lld to %lld of %lld", (long long)p->first,
+                             (long long)p->end, (long long)most);
+    if (p->mode == ATTEND_WEIGHTS_TOPK && (p->k < 1 || p->k > MAX_TOP))
+        return at_graph_fail(g, n, ATTEND_EINVAL, "the largest %lld of a row, wants 1 to %d",
+                             (long long)p->k, MAX_TOP);
+    if (p->mode == ATTEND_WEIGHTS_POOL &&
+        (p->rows < 1 || p->cols < 1 || p->rows > INT32_MAX || p->cols > INT32_MAX))
+        return at_graph_fail(g, n, ATTEND_EINVAL, "a map of %lld x %lld cells, wants 1 or more",
+                             (long long)p->rows, (long long)p->cols);
+    if ((int)p->mode < 0 || p->mode > ATTEND_WEIGHTS_POOL)
+        return at_graph_fail(g, n, ATTEND_EINVAL, "mode %d of weights, which is none", (int)p->mode);
+    return 0;
+}
+
+/* What is kept of weights, once q and k are checked as attention's: (B, H, Sq, Skv) = scores, or of packed
+ * sequences (H, T, Skv), of which pools, and columns of pages, are a sequence's own. */
 static int weights_results(attend_graph *g, struct at_node *n, bool packed, const int64_t *scores)
 {
     const struct at_weights *p = &n->p.attention.weights;
-    int64_t out[4];
+    int64_t out[4], lse[3];
+    int skip = packed ? 1 : 0, entries = n->in[AT_IN_Q_LENS];
     memcpy(out, scores, sizeof out);
-    if (packed)
-        return at_graph_fail(g, n, ATTEND_EUNSUPPORTED, "weights of packed sequences: take one at a time");
+    memcpy(lse, scores, sizeof lse);
     if (want_type(g, n, AT_IN_LSE, ATTEND_F32, "lse") < 0 ||
-        want_shape(g, n, AT_IN_LSE, 3, scores, "lse") < 0)
+        want_shape(g, n, AT_IN_LSE, 3 - skip, lse + skip, "lse") < 0 ||
+        check_weights(g, n, scores[2]) < 0)
         return -1;
-    switch (p->mode) {
-    case ATTEND_WEIGHTS_DENSE:
-        return result(g, n, ATTEND_F32, 4, out);
-    case ATTEND_WEIGHTS_ROWS:
-        out[2] = p->end - p->first;
-        if (p->first < 0 || out[2] < 0 || p->end > at_dim_min(&g->dims, scores[2]))
-            return at_graph_fail(g, n, ATTEND_EINVAL, "rows %lld to %lld of %lld", (long long)p->first,
-                                 (long long)p->end, (long long)at_dim_min(&g->dims, scores[2]));
-        return result(g, n, ATTEND_F32, 4, out);
-    case ATTEND_WEIGHTS_COLUMNS:
+    bool own = packed && (p->mode == ATTEND_WEIGHTS_POOL ||
+                          (p->mode == ATTEND_WEIGHTS_COLUMNS && n->in[AT_IN_TABLE] >= 0));
+    if (own) {
+        out[0] = at_graph_form(g, g->tensor[entries].shape[0], 1, -1);
+        skip = 0;
+    }
+    if (g->err.status)
+        return -1;
+    if (p->mode == ATTEND_WEIGHTS_COLUMNS) {
         out[2] = scores[3];
-        return result(g, n, ATTEND_F32, 3, out);
-    case ATTEND_WEIGHTS_TOPK:
+        return result(g, n, ATTEND_F32, 3 - skip, out + skip);
+    }
+    if (p->mode == ATTEND_WEIGHTS_ROWS) {
+        out[2] = p->end - p->first;
+    } else if (p->mode == ATTEND_WEIGHTS_TOPK) {
         out[3] = p->k;
-        if (p->k < 1 || p->k > MAX_TOP)
-            return at_graph_fail(g, n, ATTEND_EINVAL, "the largest %lld of a row, wants 1 to %d",
-                                 (long long)p->k, MAX_TOP);
-        return result(g, n, ATTEND_F32, 4, out) < 0 ? -1 : result(g, n, ATTEND_I32, 4, out);
-    case ATTEND_WEIGHTS_POOL:
+    } else if (p->mode == ATTEND_WEIGHTS_POOL) {
         out[2] = p->rows;
         out[3] = p->cols;
-        if (p->rows < 1 || p->cols < 1 || p->rows > INT32_MAX || p->cols > INT32_MAX)
-            return at_graph_fail(g, n, ATTEND_EINVAL, "a map of %lld x %lld cells, wants 1 or more",
-                                 (long long)p->rows, (long long)p->cols);
-        return result(g, n, ATTEND_F32, 4, out);
     }
-    return at_graph_fail(g, n, ATTEND_EINVAL, "mode %d of weights, which is none", (int)p->mode);
+    int kept = result(g, n, ATTEND_F32, 4 - skip, out + skip);
+    return kept >= 0 && p->mode == ATTEND_WEIGHTS_TOPK ? result(g, n, ATTEND_I32, 4 - skip, out + skip)
+                                                       : kept;
 }
 
 static int infer_attention(attend_graph *g, struct at_node *n, const attend_shape *shape)

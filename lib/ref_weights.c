@@ -12,8 +12,8 @@ struct weights {
     struct attend_exec *x;
     const struct at_attn *a;
     const struct at_weights *p;
-    const struct at_view *out, *index;
-    int64_t keys; /* that there are, used or not */
+    const struct at_view *out, *index; /* (B, H, rows, keys) */
+    int64_t each; /* the most items that a head of a sequence has */
     double *sum;  /* scratch: of columns or cells, or the top of a row */
 };
 
@@ -27,7 +27,8 @@ static double lse_of(const struct at_ref_row *r)
 {
     const struct at_view *v = &r->a->lse;
     return at_element_get(v->type, v->data,
-                          r->n * v->stride[0] + r->h * v->stride[1] + r->i * v->stride[2]);
+                          r->seq->qb * v->stride[0] + r->h * v->stride[1] +
+                              (r->seq->q0 + r->i) * v->stride[2]);
 }
 
 /* fn for each visible key, in order. */
@@ -70,12 +71,12 @@ struct kept {
 static void keep_dense(void *arg, int64_t j, double score)
 {
     const struct kept *k = arg;
-    put(k->w->out, k->r, k->row, j, exp(score - k->lse));
+    put(k->w->out, k->r, k->row, k->r->seq->k0 + j, exp(score - k->lse));
 }
 
 static void dense_row(const struct weights *w, const struct at_ref_row *r)
 {
-    struct kept k = {.w = w, .r = r, .lse = lse_of(r), .row = r->i - w->p->first};
+    struct kept k = {.w = w, .r = r, .lse = lse_of(r), .row = r->seq->q0 + r->i - w->p->first};
     for (int64_t j = 0; j < w->out->shape[3]; j++)
         put(w->out, r, k.row, j, 0);
     each_key(r, &k, keep_dense);
@@ -104,9 +105,9 @@ static void top_row(const struct weights *w, const struct at_ref_row *r)
     k.top.key = (int64_t *)(w->sum + w->p->k);
     each_key(r, &k, keep_top);
     for (int64_t e = 0; e < w->p->k; e++) {
-        put(w->out, r, r->i, e, e < k.top.n ? exp(k.top.score[e] - k.lse) : 0);
-        ((int32_t *)w->index->data)[place(w->index, r, r->i, e)] =
-            e < k.top.n ? (int32_t)k.top.key[e] : -1;
+        put(w->out, r, r->seq->q0 + r->i, e, e < k.top.n ? exp(k.top.score[e] - k.lse) : 0);
+        ((int32_t *)w->index->data)[place(w->index, r, r->seq->q0 + r->i, e)] =
+            e < k.top.n ? (int32_t)(r->seq->k0 + k.top.key[e]) : -1;
     }
 }
 
@@ -119,7 +120,8 @@ static void keep_column(void *arg, int64_t j, double score)
 static void keep_cell(void *arg, int64_t j, double score)
 {
     const struct kept *k = arg;
-    k->w->sum[at_weights_cell(j, k->w->keys, k->w->p->cols)] += exp(score - k->lse);
+    k->w->sum[at_weights_cell(j, at_weights_keys(k->w->a, k->r->n), k->w->p->cols)] +=
+        exp(score - k->lse);
 }
 
 /* Rows [i0, i1) of a head, added up in w->sum. */
@@ -136,11 +138,12 @@ static void add_rows(const struct weights *w, int64_t n, int64_t h, int64_t i0, 
 
 static void columns(const struct weights *w, int64_t n, int64_t h)
 {
-    const int64_t *st = w->out->stride;
-    memset(w->sum, 0, (size_t)w->keys * sizeof *w->sum);
+    struct at_ref_row r = {.n = n, .h = h};
+    int64_t keys = at_weights_keys(w->a, n);
+    memset(w->sum, 0, (size_t)keys * sizeof *w->sum);
     add_rows(w, n, h, 0, w->a->seq[n].nq, keep_column);
-    for (int64_t j = 0; j < w->keys; j++)
-        at_element_set(w->out->type, w->out->data, n * st[0] + h * st[1] + j * st[2], w->sum[j]);
+    for (int64_t j = 0; j < keys; j++)
+        put(w->out, &r, 0, w->a->seq[n].k0 + j, w->sum[j]);
 }
 
 static void cells(const struct weights *w, int64_t n, int64_t h, int64_t row)
@@ -156,31 +159,33 @@ static void cells(const struct weights *w, int64_t n, int64_t h, int64_t row)
 
 /* ---- all rows ---- */
 
-/* Items of one head of one sequence. */
-static int64_t items(const struct weights *w)
+/* Items of one head of sequence n: rows of the result that it has, from *first on, or maps. */
+static int64_t items(const struct weights *w, int64_t n, int64_t *first)
 {
-    switch (w->p->mode) {
-    case ATTEND_WEIGHTS_COLUMNS:
+    const struct at_seq *q = &w->a->seq[n];
+    *first = 0;
+    if (w->p->mode == ATTEND_WEIGHTS_COLUMNS)
         return 1;
-    case ATTEND_WEIGHTS_POOL:
+    if (w->p->mode == ATTEND_WEIGHTS_POOL)
         return w->p->rows;
-    default:
-        return w->p->end - w->p->first;
-    }
+    *first = at_max(0, w->p->first - q->q0);
+    return at_max(0, at_min(q->nq, w->p->end - q->q0) - *first);
 }
 
 static void one_item(void *arg, int64_t item, int slot)
 {
     struct weights w = *(const struct weights *)arg;
     struct at_ref_row r;
-    int64_t each = items(&w), e = item % each, h = item / each % w.a->nh, n = item / each / w.a->nh;
+    int64_t e = item % w.each, h = item / w.each % w.a->nh, n = item / w.each / w.a->nh, first;
+    if (e >= items(&w, n, &first))
+        return;
     w.sum = at_slot_scratch(w.x, slot);
     if (w.p->mode == ATTEND_WEIGHTS_COLUMNS) {
         columns(&w, n, h);
     } else if (w.p->mode == ATTEND_WEIGHTS_POOL) {
         cells(&w, n, h, e);
     } else {
-        at_ref_row_begin(&r, w.a, n, h, w.p->first + e);
+        at_ref_row_begin(&r, w.a, n, h, first + e);
         if (w.p->mode == ATTEND_WEIGHTS_TOPK)
             top_row(&w, &r);
         else
@@ -196,15 +201,10 @@ int64_t at_ref_weights_scratch(const struct at_weights *p, int64_t keys)
 int at_ref_weights(struct attend_exec *x, const struct at_step *s)
 {
     struct at_weights p = s->p->attention.weights;
-    struct weights w = {.x = x,
-                        .a = at_step_state(x, s),
-                        .p = &p,
-                        .out = at_out(x, s, 0),
-                        .index = at_out(x, s, 1)};
-    w.keys = at_attn_keys(w.a);
-    if (p.mode != ATTEND_WEIGHTS_ROWS) {
-        p.first = 0;
-        p.end = w.a->q.shape[2];
-    }
-    return at_parallel(x, w.a->nseq * w.a->nh * items(&w), one_item, &w);
+    struct at_view out = at_weights_view(x, s, 0), index = at_weights_view(x, s, 1);
+    struct weights w = {.x = x, .a = at_step_state(x, s), .p = &p, .out = &out, .index = &index};
+    int64_t sequences = at_weights_begin(w.a, &p, &out), first;
+    for (int64_t n = 0; n < sequences; n++)
+        w.each = at_max(w.each, items(&w, n, &first));
+    return at_parallel(x, sequences * w.a->nh * w.each, one_item, &w);
 }

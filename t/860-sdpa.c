@@ -275,9 +275,11 @@ static void test_lengths(void)
     write_random("pv", ATTEND_F32, ATTEND_SHAPE(7, 1, 8), 3);
     good("sdpa --q-lens " FOLDER "/cq.npy --kv-lens " FOLDER
          "/ck.npy --causal --align bottom-right "
-         "--lse " FOLDER "/lse.npy " ROWS(FOLDER "/p"),
+         "--lse " FOLDER "/lse.npy --weights " FOLDER "/w.npy " ROWS(FOLDER "/p"),
          "packed sequences");
-    attend_array o = read_file("o"), lse = read_file("lse");
+    attend_array o = read_file("o"), lse = read_file("lse"), w = read_file("w");
+    ok(same_shape(w.shape, ATTEND_SHAPE(2, 5, 7)), "weights are heads, rows of all, keys of all");
+    attend_free(w.data);
     ok(same_shape(o.shape, ATTEND_SHAPE(5, 2, 8)), "O is total, heads, size");
     ok(same_shape(lse.shape, ATTEND_SHAPE(2, 5)), "LSE is heads, total");
     attend_free(o.data);

@@ -34,7 +34,7 @@ static const struct cmd_flag flags[] = {
     {"--mask-expr", "EXPR", "row i sees key j only where it holds: \"j <= i && i - j < 256\"", NULL},
     {"--let", "NAME=FILE.npy", "a tensor that expressions index: NAME[i], NAME[h, i - j]; repeatable", NULL},
     {"--additive", "WQ.npy,WK.npy,VA.npy", "score = VA . tanh(WQ q + WK k); tensors are B,S,D", NULL},
-    {"--weights", "W.npy", "the weights: B,H,Sq,Skv, or by one of the next", NULL},
+    {"--weights", "W.npy", "the weights: B,H,Sq,Skv (packed: H,T,Tk), or by one of the next", NULL},
     {"--weights-rows", "I0:I1", "those of rows I0 to I1 - 1", NULL},
     {"--weights-columns", NULL, "their sums over rows: B,H,Skv", NULL},
     {"--weights-topk", "K", "the largest K of each row: B,H,Sq,K; their keys go to W.idx.npy", NULL},

@@ -26,8 +26,6 @@ static int choose_mode(struct sdpa *s)
         chosen = m;
     }
     s->weights.mode = (attend_weights_mode)chosen;
-    if (s->packed && cmd_has(s->l, "--weights"))
-        return cmd_wrong(s->l, "--weights takes no packed sequences");
     return CMD_DONE;
 }
 
@@ -85,14 +83,21 @@ static char *index_file(const char *file)
     return name;
 }
 
-int sdpa_make_weights(struct sdpa *s)
+/* Without its first axis, which packed sequences have not. */
+static attend_shape drop_batch(attend_shape shape)
+{
+    memmove(shape.dim, shape.dim + 1, (size_t)--shape.rank * sizeof *shape.dim);
+    return shape;
+}
+
+static attend_shape weights_shape(const struct sdpa *s)
 {
     const attend_weights_opts *w = &s->weights;
-    const int64_t *q = s->t[SDPA_Q].shape.dim;
-    int64_t keys = s->paged ? s->t[SDPA_TABLE].shape.dim[1] * s->page : s->t[SDPA_K].shape.dim[2];
-    attend_shape shape = ATTEND_SHAPE(q[0], q[1], q[2], keys);
-    if (!cmd_has(s->l, "--weights"))
-        return CMD_DONE;
+    const int64_t *q = s->t[SDPA_Q].shape.dim, *k = s->t[SDPA_K].shape.dim;
+    int64_t rows = s->packed ? q[0] : q[2];
+    int64_t keys = s->paged ? s->t[SDPA_TABLE].shape.dim[1] * s->page : s->packed ? k[0] : k[2];
+    int64_t sequences = s->packed ? s->t[SDPA_Q_LENS].shape.dim[0] - 1 : q[0];
+    attend_shape shape = ATTEND_SHAPE(sequences, q[1], rows, keys);
     switch (w->mode) {
     case ATTEND_WEIGHTS_DENSE:
         break;
@@ -100,15 +105,23 @@ int sdpa_make_weights(struct sdpa *s)
         shape.dim[2] = w->end - w->first;
         break;
     case ATTEND_WEIGHTS_COLUMNS:
-        shape = ATTEND_SHAPE(q[0], q[1], keys);
+        shape = ATTEND_SHAPE(sequences, q[1], keys);
         break;
     case ATTEND_WEIGHTS_TOPK:
         shape.dim[3] = w->k;
         break;
-    case ATTEND_WEIGHTS_POOL:
-        shape = ATTEND_SHAPE(q[0], q[1], w->rows, w->cols);
-        break;
+    case ATTEND_WEIGHTS_POOL: /* a map of each sequence */
+        return ATTEND_SHAPE(sequences, q[1], w->rows, w->cols);
     }
+    return s->packed ? drop_batch(shape) : shape;
+}
+
+int sdpa_make_weights(struct sdpa *s)
+{
+    const attend_weights_opts *w = &s->weights;
+    attend_shape shape = weights_shape(s);
+    if (!cmd_has(s->l, "--weights"))
+        return CMD_DONE;
     int status = sdpa_make_output(s, SDPA_W, ATTEND_F32, &shape);
     if (status != CMD_DONE || w->mode != ATTEND_WEIGHTS_TOPK)
         return status;
