@@ -173,6 +173,12 @@ void at_os_file_discard(struct at_os_file *f)
     file_free(f);
 }
 
+bool at_os_is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 int at_os_make_dir(const char *path, char *err, size_t nerr)
 {
     struct stat st;

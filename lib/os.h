@@ -31,6 +31,7 @@ void at_os_file_write(struct at_os_file *f, const void *data, size_t size);
 int at_os_file_finish(struct at_os_file *f, char *err, size_t nerr);
 void at_os_file_discard(struct at_os_file *f);
 
+bool at_os_is_folder(const char *path);
 int at_os_make_dir(const char *path, char *err, size_t nerr); /* one level; existing is fine */
 void at_os_remove(const char *path);                           /* a file; failing is fine */
 /* fn for each regular file in a folder: its name, size, and when it was written (ns). */

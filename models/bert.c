@@ -324,14 +324,9 @@ int64_t attend_bert_limit(const attend_bert *m)
     return m->limit;
 }
 
-int64_t attend_bert_layers(const attend_bert *m)
+int64_t attend_bert_maps_count(const attend_bert *m)
 {
-    return m->n.layers;
-}
-
-int64_t attend_bert_heads(const attend_bert *m)
-{
-    return m->n.heads;
+    return m->n.layers * m->n.heads;
 }
 
 const attend_wordpiece *attend_bert_wordpiece(const attend_bert *m)
@@ -403,9 +398,10 @@ int attend_bert_run(attend_bert *m, const int32_t *tokens, const int32_t *starts
 /* ---- maps ---- */
 
 static int bind_maps(const attend_bert *m, attend_exec *exec, const int32_t *tokens, int64_t n,
-                     int64_t cells, float *maps, char *err, size_t errlen)
+                     const attend_array *maps, char *err, size_t errlen)
 {
     const int64_t most = m->n.layers + 3, size = (int64_t)sizeof *tokens;
+    const int64_t bytes = maps->bytes / m->n.layers;
     attend_binding *bind = calloc((size_t)most, sizeof *bind);
     char(*name)[32] = malloc((size_t)most * sizeof *name);
     int status = ATTEND_ENOMEM;
@@ -417,9 +413,8 @@ static int bind_maps(const attend_bert *m, attend_exec *exec, const int32_t *tok
                                    .bytes = n * m->n.width * (int64_t)sizeof *m->hidden};
         for (int64_t i = 0; i < m->n.layers; i++) {
             snprintf(name[i], sizeof name[i], "map%" PRId64, i);
-            bind[3 + i] = (attend_binding){.name = name[i],
-                                           .data = maps + i * m->n.heads * cells,
-                                           .bytes = m->n.heads * cells * (int64_t)sizeof *maps};
+            bind[3 + i] = (attend_binding){
+                .name = name[i], .data = (char *)maps->data + i * bytes, .bytes = bytes};
         }
         status = run_exec(exec, bind, (int)most, err, errlen);
     } else {
@@ -430,26 +425,58 @@ static int bind_maps(const attend_bert *m, attend_exec *exec, const int32_t *tok
     return status;
 }
 
-int attend_bert_maps(attend_bert *m, const int32_t *tokens, int64_t n,
-                     const attend_weights_opts *kept, float *maps, char *err, size_t errlen)
+/* Room for maps, (layers, heads, rows, columns). */
+static int make_maps(const attend_bert *m, const attend_weights_opts *kept, int64_t n,
+                     attend_array *out, char *err, size_t errlen)
 {
-    const int32_t starts[] = {0, n > m->limit ? INT32_MAX : (int32_t)n};
-    bool pooled = kept->mode == ATTEND_WEIGHTS_POOL;
-    attend_plan *plan = NULL;
-    attend_exec *exec = NULL;
+    const bool pooled = kept->mode == ATTEND_WEIGHTS_POOL;
+    const int64_t rows = pooled ? kept->rows : n, cols = pooled ? kept->cols : n;
     if (kept->mode != ATTEND_WEIGHTS_DENSE && !pooled)
         return at_say(err, errlen, ATTEND_EINVAL, "maps are dense or pooled");
-    int status = place_tokens(m, starts, 1, err, errlen);
-    if (status < 0)
-        return status;
+    if (rows < 1 || cols < 1 || rows > n || cols > n)
+        return at_say(err, errlen, ATTEND_EINVAL,
+                      "maps of %" PRId64 " x %" PRId64 " cells, of %" PRId64 " tokens", rows, cols,
+                      n);
+    const int64_t cells = m->n.layers * m->n.heads * rows * cols; /* below 2^72 / 2^32 */
+    *out = (attend_array){.type = ATTEND_F32,
+                          .shape = ATTEND_SHAPE(m->n.layers, m->n.heads, rows, cols),
+                          .data = malloc((size_t)cells * sizeof(float)),
+                          .bytes = cells * (int64_t)sizeof(float)};
+    return out->data ? 0
+                     : at_say(err, errlen, ATTEND_ENOMEM, "no memory for maps of %" PRId64 " cells",
+                              cells);
+}
+
+static int compute_maps(attend_bert *m, const int32_t *tokens, int64_t n,
+                        const attend_weights_opts *kept, const attend_array *maps, char *err,
+                        size_t errlen)
+{
+    attend_plan *plan = NULL;
+    attend_exec *exec = NULL;
     struct build b = {.m = m, .kept = kept, .err = err, .errlen = errlen};
-    status = make_plan(&b, n, 0, &plan);
+    int status = make_plan(&b, n, 0, &plan);
     if (status == 0 && attend_exec_new(plan, &exec) < 0)
         status = at_say(err, errlen, ATTEND_ENOMEM, "no memory for maps of %" PRId64 " tokens", n);
     if (status == 0)
-        status = bind_maps(m, exec, tokens, n, pooled ? kept->rows * kept->cols : n * n, maps, err,
-                           errlen);
+        status = bind_maps(m, exec, tokens, n, maps, err, errlen);
     attend_exec_free(exec);
     attend_plan_free(plan);
+    return status;
+}
+
+int attend_bert_maps(attend_bert *m, const int32_t *tokens, int64_t n,
+                     const attend_weights_opts *kept, attend_array *maps, char *err, size_t errlen)
+{
+    const int32_t starts[] = {0, n > m->limit ? INT32_MAX : (int32_t)n};
+    *maps = (attend_array){.data = NULL};
+    int status = place_tokens(m, starts, 1, err, errlen);
+    if (status == 0)
+        status = make_maps(m, kept, n, maps, err, errlen);
+    if (status == 0)
+        status = compute_maps(m, tokens, n, kept, maps, err, errlen);
+    if (status < 0) {
+        free(maps->data);
+        *maps = (attend_array){.data = NULL};
+    }
     return status;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The calls that read JSON, those of safetensors files and of BERT models, in a library that was built
- * without jansson: they say so. */
+/* The calls that read JSON, those of safetensors files and of BERT models, in a library that was
+ * built without jansson: they say so. */
 #include "models.h"
 #include "say.h"
 
@@ -82,13 +82,7 @@ int64_t attend_bert_limit(const attend_bert *m)
     return 0;
 }
 
-int64_t attend_bert_layers(const attend_bert *m)
-{
-    (void)m;
-    return 0;
-}
-
-int64_t attend_bert_heads(const attend_bert *m)
+int64_t attend_bert_maps_count(const attend_bert *m)
 {
     (void)m;
     return 0;
@@ -128,7 +122,7 @@ int attend_bert_embed(attend_bert *m, const attend_str *texts, int64_t n, float 
 }
 
 int attend_bert_maps(attend_bert *m, const int32_t *tokens, int64_t n,
-                     const attend_weights_opts *kept, float *maps, char *err, size_t errlen)
+                     const attend_weights_opts *kept, attend_array *maps, char *err, size_t errlen)
 {
     (void)m;
     (void)tokens;

@@ -30,6 +30,8 @@ struct attend_llama {
     void *cache;                     /* all layers' keys and values */
     int32_t *token, *position, *row; /* [batch]: inputs of a run */
     int32_t used;                    /* input: rows of the cache after it */
+    float *maps;                     /* [layers, heads, cells]: where attend_llama_maps wants them */
+    int64_t cells;                   /* of a head's map; 0: no maps */
 };
 
 /* What building goes through; like a graph, it keeps the first error. */
@@ -41,6 +43,7 @@ struct build {
     const char **taken; /* names of tensors that the graph has */
     int64_t ntaken;
     attend_tensor position, used;
+    const attend_weights_opts *kept; /* of maps; NULL: there are none */
     int status;
     char *err;
     size_t errlen;
@@ -271,8 +274,27 @@ static attend_tensor repeat_heads(struct build *b, attend_tensor x)
     return attend_graph_reshape(b->g, x, ATTEND_SHAPE(1, g * times, rows, d));
 }
 
+static void map_name(char name[24], int64_t layer)
+{
+    snprintf(name, 24, "map%" PRId64, layer);
+}
+
+/* Attention whose weights are a result of the graph, by a second pass. */
+static attend_tensor mapped_attention(struct build *b, int64_t layer, attend_tensor q,
+                                      attend_tensor k, attend_tensor v,
+                                      const attend_attention_opts *opts)
+{
+    char name[24];
+    attend_tensor lse, o = attend_graph_attention(b->g, q, k, v, opts, &lse);
+    map_name(name, layer);
+    attend_graph_output(b->g, name,
+                        attend_graph_attention_weights(b->g, q, k, lse, opts, b->kept, NULL));
+    return o;
+}
+
 /* Row i sees the keys up to its own: the rows of the pool that are used end with the last row's. */
-static attend_tensor attention(struct build *b, attend_tensor q, attend_tensor k, attend_tensor v)
+static attend_tensor attention(struct build *b, int64_t layer, attend_tensor q, attend_tensor k,
+                               attend_tensor v)
 {
     attend_attention_opts opts;
     attend_attention_opts_init(&opts);
@@ -280,6 +302,8 @@ static attend_tensor attention(struct build *b, attend_tensor q, attend_tensor k
     opts.mask.causal = 1;
     opts.mask.align = ATTEND_BOTTOM_RIGHT;
     opts.mask.kv_used = b->used;
+    if (b->kept)
+        return mapped_attention(b, layer, q, k, v, &opts);
     if (!b->opts.composed)
         return attend_graph_attention(b->g, q, k, v, &opts, NULL);
     attend_tensor s = attend_graph_matmul_nt(b->g, q, repeat_heads(b, k));
@@ -312,7 +336,7 @@ static attend_tensor layer(struct build *b, int64_t i, attend_tensor x, attend_t
     q = rotate(b, q, factors);
     k = remember(b, 'k', i, rotate(b, k, factors));
     v = remember(b, 'v', i, v);
-    h = join_heads(b, attention(b, q, k, v));
+    h = join_heads(b, attention(b, i, q, k, v));
     x = attend_graph_add(g, x, linear(b, h, i, "attn_output", n->heads * n->dv, n->width));
     h = attend_graph_rms_norm(g, x, layer_weight(b, i, "ffn_norm", ATTEND_SHAPE(n->width)), n->eps);
     gate = attend_graph_silu(g, linear(b, h, i, "ffn_gate", n->width, n->hidden));
@@ -405,10 +429,23 @@ static int pools(const attend_llama *m, attend_binding *bind, char (*name)[24])
     return n;
 }
 
+/* Bindings of maps, where they are wanted; how many. */
+static int bind_maps(const attend_llama *m, attend_binding *bind, char (*name)[24])
+{
+    const int64_t count = m->maps ? m->n.layers : 0;
+    for (int64_t i = 0; i < count; i++) {
+        map_name(name[i], i);
+        bind[i] = (attend_binding){.name = name[i],
+                                   .data = m->maps + i * m->n.heads * m->cells,
+                                   .bytes = m->n.heads * m->cells * (int64_t)sizeof *m->maps};
+    }
+    return (int)count;
+}
+
 /* What stays bound from run to run, and a first run's dimensions. */
 static int bind_all(attend_llama *m)
 {
-    const size_t most = (size_t)m->n.layers * 2 + 7;
+    const size_t most = (size_t)m->n.layers * 3 + 7;
     const int64_t rows = m->batch * (int64_t)sizeof(int32_t);
     attend_binding *bind = malloc(most * sizeof *bind);
     char(*name)[24] = malloc(most * sizeof *name);
@@ -424,9 +461,10 @@ static int bind_all(attend_llama *m)
             {.name = "logits"    },
         };
         int n = pools(m, bind, name);
+        n += bind_maps(m, bind + n, name + n);
         m->used = 1;
         memcpy(bind + n, others, sizeof others);
-        status = attend_bind(m->exec, bind, (int)most);
+        status = attend_bind(m->exec, bind, n + (int)(sizeof others / sizeof *others));
     }
     free(bind);
     free(name);
@@ -490,10 +528,31 @@ static void check_opts(struct build *b)
                o->context, bytes);
 }
 
-int attend_llama_new(attend_ctx *ctx, const attend_gguf *file, const attend_llama_opts *opts,
-                     attend_llama **out, char *err, size_t errlen)
+/* Room for the maps of n tokens, (layers, heads, rows, columns). */
+static int make_maps(struct build *b, attend_llama *m, int64_t n, attend_array *out)
 {
-    struct build b = {.file = file, .err = err, .errlen = errlen};
+    const bool pooled = b->kept->mode == ATTEND_WEIGHTS_POOL;
+    const int64_t rows = pooled ? b->kept->rows : n, cols = pooled ? b->kept->cols : n;
+    const double bytes = 4.0 * (double)m->n.layers * (double)m->n.heads * (double)rows *
+                         (double)cols;
+    if (rows < 1 || cols < 1 || bytes > 0x1p60)
+        return REFUSE(b, ATTEND_ELIMIT, "maps of %" PRId64 " x %" PRId64 " cells", rows, cols);
+    m->cells = rows * cols;
+    *out = (attend_array){.type = ATTEND_F32,
+                          .shape = ATTEND_SHAPE(m->n.layers, m->n.heads, rows, cols),
+                          .bytes = m->n.layers * m->n.heads * m->cells * (int64_t)sizeof(float)};
+    out->data = m->maps = malloc((size_t)out->bytes);
+    if (!m->maps)
+        return REFUSE(b, ATTEND_ENOMEM, "no memory for maps of %" PRId64 " bytes", out->bytes);
+    return 0;
+}
+
+/* maps, where not NULL, is made for one feeding of all that the context holds. */
+static int new_llama(attend_ctx *ctx, const attend_gguf *file, const attend_llama_opts *opts,
+                     const attend_weights_opts *kept, attend_array *maps, attend_llama **out,
+                     char *err, size_t errlen)
+{
+    struct build b = {.file = file, .kept = kept, .err = err, .errlen = errlen};
     *out = NULL;
     attend_llama_opts_init(&b.opts);
     if (opts)
@@ -513,6 +572,8 @@ int attend_llama_new(attend_ctx *ctx, const attend_gguf *file, const attend_llam
         m->kv = b.opts.kv;
         m->context = b.opts.context;
         m->batch = b.opts.batch;
+        if (b.status == 0 && kept)
+            make_maps(&b, m, m->context, maps);
         if (compile(&b, &m->plan) == 0)
             b.status = prepare(m, err, errlen);
     }
@@ -523,6 +584,38 @@ int attend_llama_new(attend_ctx *ctx, const attend_gguf *file, const attend_llam
     else
         *out = m;
     return b.status;
+}
+
+int attend_llama_new(attend_ctx *ctx, const attend_gguf *file, const attend_llama_opts *opts,
+                     attend_llama **out, char *err, size_t errlen)
+{
+    return new_llama(ctx, file, opts, NULL, NULL, out, err, errlen);
+}
+
+int attend_llama_maps(attend_ctx *ctx, const attend_gguf *file, const attend_llama_opts *opts,
+                      const int32_t *tokens, int64_t n, const attend_weights_opts *kept,
+                      attend_array *maps, char *err, size_t errlen)
+{
+    attend_llama *m;
+    attend_llama_opts whole;
+    attend_llama_opts_init(&whole);
+    if (opts)
+        memcpy(&whole, opts, opts->size < sizeof whole ? opts->size : sizeof whole);
+    whole.size = sizeof whole;
+    whole.context = whole.batch = n;
+    *maps = (attend_array){.data = NULL};
+    if (n < 1 || (kept->mode != ATTEND_WEIGHTS_DENSE && kept->mode != ATTEND_WEIGHTS_POOL))
+        return at_say(err, errlen, ATTEND_EINVAL,
+                      "maps are dense or pooled, of one token at least");
+    int status = new_llama(ctx, file, &whole, kept, maps, &m, err, errlen);
+    if (status == 0)
+        status = attend_llama_feed(m, tokens, n, n, NULL, err, errlen);
+    attend_llama_free(m);
+    if (status < 0) {
+        free(maps->data);
+        *maps = (attend_array){.data = NULL};
+    }
+    return status;
 }
 
 void attend_llama_free(attend_llama *m)

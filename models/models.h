@@ -230,6 +230,15 @@ ATTEND_API int attend_llama_feed(attend_llama *m, const int32_t *tokens, int64_t
 /* Forgets all that was fed. */
 ATTEND_API void attend_llama_reset(attend_llama *m);
 
+/* What each of n tokens looks at: the attention weights of all layers in one run over them, f32
+ * (layers, heads, rows, columns), n x n of them (DENSE) or `kept` says how many (POOL; then no n x n
+ * matrix is in memory).  opts as above, but for context and batch.  maps->data is freed with
+ * attend_free. */
+ATTEND_API int attend_llama_maps(attend_ctx *ctx, const attend_gguf *file,
+                                 const attend_llama_opts *opts, const int32_t *tokens, int64_t n,
+                                 const attend_weights_opts *kept, attend_array *maps, char *err,
+                                 size_t errlen) ATTEND_CHECK;
+
 /* ---- Sentence models: WordPiece and BERT ---------------------------------------------------- */
 
 /* WordPiece with a vocabulary file, a piece a line. */
@@ -276,8 +285,7 @@ ATTEND_API void attend_bert_free(attend_bert *m);
 
 ATTEND_API int64_t attend_bert_width(const attend_bert *m); /* channels of a token, of a text */
 ATTEND_API int64_t attend_bert_limit(const attend_bert *m); /* tokens of a sequence, at most */
-ATTEND_API int64_t attend_bert_layers(const attend_bert *m);
-ATTEND_API int64_t attend_bert_heads(const attend_bert *m);
+ATTEND_API int64_t attend_bert_maps_count(const attend_bert *m); /* layers times heads */
 /* They live as long as the model. */
 ATTEND_API const attend_wordpiece *attend_bert_wordpiece(const attend_bert *m);
 ATTEND_API const attend_plan *attend_bert_plan(const attend_bert *m);
@@ -295,10 +303,9 @@ ATTEND_API int attend_bert_run(attend_bert *m, const int32_t *tokens, const int3
 ATTEND_API int attend_bert_embed(attend_bert *m, const attend_str *texts, int64_t n, float *out,
                                  char *err, size_t errlen) ATTEND_CHECK;
 
-/* What each token of one sequence looks at: the attention weights of all layers, as `kept` says
- * (DENSE, POOL), f32 (layers, heads, rows, columns). */
+/* What each token of one sequence looks at: attention weights as attend_llama_maps gives them. */
 ATTEND_API int attend_bert_maps(attend_bert *m, const int32_t *tokens, int64_t n,
-                                const attend_weights_opts *kept, float *maps, char *err,
+                                const attend_weights_opts *kept, attend_array *maps, char *err,
                                 size_t errlen) ATTEND_CHECK;
 
 /* ---- Sampling ----------------------------------------------------------------------------- */

@@ -185,7 +185,7 @@ static void test_maps(attend_bert *m, const char *device)
     static const int32_t token[] = {2, 5, 6, 7, 9, 8, 3};
     static struct written w;
     static double want[L * H * N * N], cells[L * H * 2 * 3];
-    float maps[L * H * N * N];
+    attend_array maps;
     attend_weights_opts kept;
     attend_weights_opts_init(&kept);
     write_down(&w, token, N);
@@ -193,8 +193,12 @@ static void test_maps(attend_bert *m, const char *device)
         for (int i = 0; i < N; i++)
             for (int j = 0; j < N; j++)
                 want[(p * N + i) * N + j] = w.map[p / H][p % H][i][j];
-    is_int(attend_bert_maps(m, token, N, &kept, maps, err, sizeof err), 0, "%s: maps", device);
-    is_float(farthest(maps, want, L * H * N * N), 0, BOUND, "%s: are the weights", device);
+    is_int(attend_bert_maps(m, token, N, &kept, &maps, err, sizeof err), 0, "%s: maps", device);
+    is_float(farthest(maps.data, want, L * H * N * N), 0, BOUND, "%s: are the weights", device);
+    ok(maps.shape.rank == 4 && maps.shape.dim[0] == L && maps.shape.dim[1] == H &&
+           maps.shape.dim[3] == N,
+       "of all layers and heads");
+    attend_free(maps.data);
 
     /* Rows 0 to 2 and 3 to 6; keys 0 to 1, 2 to 3, 4 to 6. */
     static const int row[] = {0, 3, 7}, col[] = {0, 2, 4, 7};
@@ -210,10 +214,14 @@ static void test_maps(attend_bert *m, const char *device)
     kept.mode = ATTEND_WEIGHTS_POOL;
     kept.rows = 2;
     kept.cols = 3;
-    is_int(attend_bert_maps(m, token, N, &kept, maps, err, sizeof err), 0, "%s: pooled", device);
-    is_float(farthest(maps, cells, L * H * 6), 0, BOUND, "%s: are their sums", device);
+    is_int(attend_bert_maps(m, token, N, &kept, &maps, err, sizeof err), 0, "%s: pooled", device);
+    is_float(farthest(maps.data, cells, L * H * 6), 0, BOUND, "%s: are their sums", device);
+    attend_free(maps.data);
+    kept.rows = N + 1;
+    is_int(attend_bert_maps(m, token, N, &kept, &maps, err, sizeof err), ATTEND_EINVAL, "too many");
+    is_str(err, "maps of 8 x 3 cells, of 7 tokens", "is said");
     kept.mode = ATTEND_WEIGHTS_TOPK;
-    is_int(attend_bert_maps(m, token, N, &kept, maps, err, sizeof err), ATTEND_EINVAL, "no others");
+    is_int(attend_bert_maps(m, token, N, &kept, &maps, err, sizeof err), ATTEND_EINVAL, "no others");
 }
 
 /* The texts are in such an order that batches mix them; the last is cut to the limit. */

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The cases of $ATTEND_FIXTURES/minilm through `attend embed` on the sentence model in
+# The cases of $ATTEND_FIXTURES/minilm through `attend embed` and `attend map` on the sentence model in
 # the folder $ATTEND_EMBEDDER: fixtures_minilm.py.
 if [ -z "$ATTEND_FIXTURES" ]; then
     echo "1..0 # SKIP ATTEND_FIXTURES names no folder of reference cases"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Runs the reference cases of $ATTEND_FIXTURES/minilm on the sentence model $ATTEND_EMBEDDER: tokens and
-embeddings, compared by the check_case.py that lies beside them."""
+"""Runs the reference cases of $ATTEND_FIXTURES/minilm on the sentence model $ATTEND_EMBEDDER: tokens,
+embeddings and attention maps, compared by the check_case.py that lies beside them."""
 import json
 import os
 import subprocess
@@ -37,6 +37,13 @@ def check_embeddings(folder, case, device, flags):
         return compare(folder, out)
 
 
+def check_maps(folder, case, device):
+    with tempfile.TemporaryDirectory() as out:
+        attend("map", "-m", MODEL, case["attrs"]["sentence"], "-o",
+               os.path.join(out, "attentions.npy"), "--device", device, "--quiet")
+        return compare(folder, out)
+
+
 def check_tokens(case):
     text = case["text"]
     got = json.loads(attend("embed", "-m", MODEL, text=text + "\n"))["ids"]
@@ -64,6 +71,8 @@ def run_case(tap, name, folder):
     for device in DEVICES:
         if case["op"] == "embed":
             tap.result("%s %s" % (name, device), check_embeddings, folder, case, device, [])
+        else:
+            tap.result("%s %s" % (name, device), check_maps, folder, case, device)
     if case["op"] == "embed":
         tap.result(name + " small batches", check_embeddings, folder, case, "simd",
                    ["--batch", "256"])

@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const struct cmd_verb cmd_devices, cmd_sdpa, cmd_generate, cmd_logits, cmd_embed,
+extern const struct cmd_verb cmd_devices, cmd_sdpa, cmd_generate, cmd_logits, cmd_embed, cmd_map,
     cmd_run_onnx, cmd_plan, cmd_check, cmd_bench;
 
 const struct cmd_verb *const cmd_verbs[] = {
-    &cmd_devices,  &cmd_sdpa, &cmd_generate, &cmd_logits, &cmd_embed,
+    &cmd_devices,  &cmd_sdpa, &cmd_generate, &cmd_logits, &cmd_embed, &cmd_map,
     &cmd_run_onnx, &cmd_plan, &cmd_check,    &cmd_bench,  NULL,
 };
 

@@ -80,7 +80,8 @@ static int build(attend_graph *g, struct sdpa *s)
     o.captures = capture;
     o.ncaptures = s->nlet;
     bool want_lse = cmd_has(s->l, "--lse"), want_weights = cmd_has(s->l, "--weights");
-    attend_tensor out = attend_graph_attention(g, q, k, v, &o, want_lse || want_weights ? &lse : NULL);
+    attend_tensor out =
+        attend_graph_attention(g, q, k, v, &o, want_lse || want_weights ? &lse : NULL);
     attend_graph_output(g, "o", out);
     if (want_lse)
         attend_graph_output(g, "lse", lse);
@@ -103,11 +104,13 @@ static int run_exec(struct sdpa *s, attend_exec *exec)
     }
     for (int i = 0; i < s->nlet; i++) {
         struct sdpa_let *let = &s->let[i];
-        bind[n++] = (attend_binding){.name = let->input, .data = let->a.data, .bytes = let->a.bytes};
+        bind[n++] =
+            (attend_binding){.name = let->input, .data = let->a.data, .bytes = let->a.bytes};
     }
     for (int i = 0; i < s->ngrad; i++) {
         struct sdpa_grad *d = &s->grad[i];
-        bind[n++] = (attend_binding){.name = d->name, .data = d->a.data, .bytes = d->a.bytes, .stride = d->stride};
+        bind[n++] = (attend_binding){
+            .name = d->name, .data = d->a.data, .bytes = d->a.bytes, .stride = d->stride};
     }
     if (status == CMD_DONE && (attend_bind(exec, bind, n) < 0 || attend_run(exec) < 0))
         status = cmd_fail(s->l, NULL, "%s", attend_exec_error(exec));

@@ -39,15 +39,22 @@ static int read_kv(const struct cmd_line *l, attend_type *kv)
     return CMD_DONE;
 }
 
+int model_opts(const struct model *m, attend_llama_opts *opts)
+{
+    attend_llama_opts_init(opts);
+    opts->device = cmd_value(m->l, "--device");
+    if (!cmd_has(m->l, "--quiet") && at_os_is_terminal(2))
+        opts->progress = show_progress;
+    return read_kv(m->l, &opts->kv);
+}
+
 int model_make(struct model *m, const char *what, int64_t need, int64_t batch)
 {
     char err[400];
     attend_llama_opts opts;
-    attend_llama_opts_init(&opts);
-    opts.device = cmd_value(m->l, "--device");
+    int status = model_opts(m, &opts);
     opts.context = need;
     opts.batch = batch;
-    int status = read_kv(m->l, &opts.kv);
     if (status != CMD_DONE)
         return status;
     if (!cmd_int(m->l, "--ctx", 1, INT32_MAX, &opts.context))
@@ -55,8 +62,6 @@ int model_make(struct model *m, const char *what, int64_t need, int64_t batch)
     if (need > opts.context)
         return cmd_fail(m->l, NULL, "--ctx is %" PRId64 ", and %s need %" PRId64 " tokens",
                         opts.context, what, need);
-    if (!cmd_has(m->l, "--quiet") && at_os_is_terminal(2))
-        opts.progress = show_progress;
     int made = attend_llama_new(m->ctx, m->gguf, &opts, &m->llama, err, sizeof err);
     bool file =
         made == ATTEND_EFORMAT || made == ATTEND_EUNSUPPORTED; /* else: what was asked for */

@@ -24,6 +24,8 @@ struct model {
 
 /* Opens the file of -m.  What was opened, even if that failed, is closed by model_close. */
 int model_open(struct model *m, const struct cmd_line *l);
+/* Options as the flags say, but for context and batch. */
+int model_opts(const struct model *m, attend_llama_opts *opts);
 /* Makes the model with a cache for --ctx tokens, or for the `need` tokens of `what` (0: as many as it
  * can) where that is not given; at most `batch` go through it at once. */
 int model_make(struct model *m, const char *what, int64_t need, int64_t batch);

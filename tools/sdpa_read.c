@@ -481,8 +481,8 @@ static int read_dout(struct sdpa *s)
     for (int d = 0; same && d < want.rank; d++)
         same = t->shape.dim[d] == want.dim[d];
     if (status == CMD_DONE && !same)
-        return cmd_fail(s->l, t->file, "the shape is %s, want %s as O has it", shape_text(&t->shape).text,
-                        shape_text(&want).text);
+        return cmd_fail(s->l, t->file, "the shape is %s, want %s as O has it",
+                        shape_text(&t->shape).text, shape_text(&want).text);
     return status;
 }
 
@@ -561,7 +561,8 @@ int sdpa_make_output(struct sdpa *s, int i, attend_type type, const attend_shape
     for (int d = 0; d < shape->rank; d++)
         n *= shape->dim[d];
     t->file = cmd_value(s->l, sdpa_names[i].flag);
-    t->a = (attend_array){.type = type, .shape = *shape, .bytes = n * (int64_t)attend_type_size(type)};
+    t->a =
+        (attend_array){.type = type, .shape = *shape, .bytes = n * (int64_t)attend_type_size(type)};
     t->a.data = malloc((size_t)t->a.bytes + 1);
     return t->a.data ? CMD_DONE : no_memory(s, t->file, t->a.bytes);
 }

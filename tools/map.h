@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Attention maps as files: what cmd_map.c hands to map_page.c and map_png.c. */
+#ifndef MAP_H
+#define MAP_H
+
+#include "cmd.h"
+
+struct map {
+    const struct cmd_line *l;
+    const char *model;  /* the file's or folder's name, for titles */
+    int64_t n;          /* tokens */
+    char **label;       /* [n] their text, UTF-8 */
+    attend_array cells; /* f32 (layers, heads, rows, columns) */
+};
+
+/* The entropy of a head, in nats: the mean over its rows of that of their cells. */
+double map_entropy(const struct map *m, int64_t layer, int64_t head);
+
+extern const char *const map_page_text[1]; /* made of map_page.html */
+
+/* Each writes a whole file and returns an exit status. */
+int map_write_page(const struct map *m, const char *file);
+int map_write_png(const struct map *m, const char *file);
+
+#endif
