@@ -157,6 +157,20 @@ INLINE void load_block(enum at_elem type, V w[32 / VL], const void *row, int64_t
     }
 }
 
+/* The same before they are multiplied by the block's scale: whole numbers. */
+INLINE void load_steps(enum at_elem type, V w[32 / VL], const void *row, int64_t block)
+{
+    if (type == AT_ELEM_Q8_0) {
+        const struct at_q8_0 *b = (const struct at_q8_0 *)row + block;
+#pragma GCC unroll 8
+        for (int e = 0; e < 32; e += VL)
+            w[e / VL] = vload_i8(b->q + e);
+    } else {
+        const struct at_q4_0 *b = (const struct at_q4_0 *)row + block;
+        vload_i4(w, b->q);
+    }
+}
+
 /* Elements d .. d + VL of a row; d is a multiple of VL.  type is a constant where this is inlined.
  */
 INLINE V load_as(enum at_elem type, const void *row, int64_t d)
@@ -176,6 +190,18 @@ INLINE V load_as(enum at_elem type, const void *row, int64_t d)
     }
 }
 
+/* n < 16 halves, in pieces that need no call. */
+INLINE void copy_half(uint16_t *to, const uint16_t *from, int n)
+{
+#pragma GCC unroll 4
+    for (int piece = VL / 2; piece > 0; piece /= 2)
+        if (n & piece) {
+            memcpy(to, from, (size_t)piece * sizeof *to);
+            to += piece;
+            from += piece;
+        }
+}
+
 /* The first n < VL of them and zeros; of quantised rows, the block's padding in place of zeros. */
 INLINE V load_as_n(enum at_elem type, const void *row, int64_t d, int n)
 {
@@ -185,7 +211,7 @@ INLINE V load_as_n(enum at_elem type, const void *row, int64_t d, int n)
         return vload_n((const float *)row + d, n);
     case AT_ELEM_F16:
     case AT_ELEM_BF16:
-        memcpy(half, (const uint16_t *)row + d, (size_t)n * sizeof *half);
+        copy_half(half, (const uint16_t *)row + d, n);
         return load_as(type, half, 0);
     default:
         return load_as(type, row, d);
@@ -209,7 +235,7 @@ INLINE void store_as_n(enum at_elem type, void *row, int64_t d, V v, int n)
         return;
     }
     store_as(type, half, 0, v);
-    memcpy((uint16_t *)row + d, half, (size_t)n * sizeof *half);
+    copy_half((uint16_t *)row + d, half, n);
 }
 
 INLINE void row_to_float(enum at_elem type, float *y, const void *x, int64_t n)

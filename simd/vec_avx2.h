@@ -203,6 +203,17 @@ INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
         w[(e + 16) / VL] = vfma(_mm256_cvtepi32_ps(high), d, m);
     }
 }
+INLINE void vload_i4(V *w, const uint8_t *q)
+{
+    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)q), low = _mm_set1_epi8(15);
+#pragma GCC unroll 2
+    for (int e = 0; e < 32; e += 16) {
+        __m128i n = _mm_and_si128(e ? _mm_srli_epi16(b, 4) : b, low);
+        n = _mm_sub_epi8(n, _mm_set1_epi8(8));
+        w[e / VL] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(n));
+        w[e / VL + 1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(n, n)));
+    }
+}
 INLINE V vset_f16(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_set1_epi16((short)*p));

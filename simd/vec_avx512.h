@@ -215,6 +215,10 @@ INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
     w[0] = _mm512_permutexvar_ps(b, values); /* which reads four bits of each index */
     w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(b, 4), values);
 }
+INLINE void vload_i4(V *w, const uint8_t *q)
+{
+    vload_q4(w, q, vset(1.0f), vset(-8.0f));
+}
 INLINE V vset_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p));

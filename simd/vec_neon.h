@@ -185,6 +185,10 @@ INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
         w[(e + 16) / VL] = vfma(vcvtq_f32_u32(vshrq_n_u32(b, 4)), d, m);
     }
 }
+INLINE void vload_i4(V *w, const uint8_t *q)
+{
+    vload_q4(w, q, vset(1.0f), vset(-8.0f));
+}
 INLINE V vset_f16(const uint16_t *p)
 {
     return vset(at_half_to_float(*p));

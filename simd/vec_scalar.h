@@ -186,6 +186,11 @@ INLINE void vload_q4(V *w, const uint8_t *q, V d, V m)
         w[(e + 16) / VL] = vfma(high, d, m);
     }
 }
+/* The same nibbles less 8. */
+INLINE void vload_i4(V *w, const uint8_t *q)
+{
+    vload_q4(w, q, vset(1.0f), vset(-8.0f));
+}
 INLINE V vset_f16(const uint16_t *p) /* one f16 in all lanes */
 {
     return vset(at_half_to_float(*p));
