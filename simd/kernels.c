@@ -17,10 +17,12 @@
 #include "k_dropout.h"
 #include "k_weights.h"
 #include "k_dots.h"
+#include "k_grad.h"
 #include "k_expr.h"
 #include "k_gemm.h"
 #include "k_probe.h"
 #include "k_rows.h"
+#include "k_train.h"
 
 extern const struct at_simd AT_SIMD_TABLE;
 
@@ -47,6 +49,16 @@ const struct at_simd AT_SIMD_TABLE = {
     .next_above = next_above,
     .merge = merge,
     .finish = finish,
+    .back_group = BACK_GROUP,
+    .back_block = BACK_KEYS,
+    .back_pack_rows = back_pack_rows,
+    .back_weights = back_weights,
+    .back_scores = back_scores,
+    .back_combine = back_combine,
+    .back_softcap = back_softcap,
+    .back_keys = back_keys,
+    .back_store = back_store,
+    .back_finish = back_finish,
     .dots_pack_q = dots_pack_q,
     .dots_scores = dots_scores,
     .dots_softmax_step = dots_softmax_step,
@@ -68,6 +80,14 @@ const struct at_simd AT_SIMD_TABLE = {
     .layer_norm = layer_norm,
     .rope_half = rope_half,
     .rope_interleaved = rope_interleaved,
+    .dot = dot_row,
+    .sum = sum_row,
+    .lse = lse_row,
+    .exp = exp_row,
+    .function_grad = function_grad,
+    .softmax_grad = softmax_grad,
+    .norm_grad = norm_grad,
+    .adamw = adamw,
     .expr = expr_run,
     .probe_fma = probe_fma,
     .probe_read = probe_read,

@@ -67,6 +67,10 @@ INLINE V vdiv(V a, V b)
 {
     return _mm256_div_ps(a, b);
 }
+INLINE V vsqrt(V a)
+{
+    return _mm256_sqrt_ps(a);
+}
 INLINE V vfma(V a, V b, V c)
 {
     return _mm256_fmadd_ps(a, b, c);

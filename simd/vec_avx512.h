@@ -67,6 +67,10 @@ INLINE V vdiv(V a, V b)
 {
     return _mm512_div_ps(a, b);
 }
+INLINE V vsqrt(V a)
+{
+    return _mm512_sqrt_ps(a);
+}
 INLINE V vfma(V a, V b, V c)
 {
     return _mm512_fmadd_ps(a, b, c);

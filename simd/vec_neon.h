@@ -67,6 +67,10 @@ INLINE V vdiv(V a, V b)
 {
     return vdivq_f32(a, b);
 }
+INLINE V vsqrt(V a)
+{
+    return vsqrtq_f32(a);
+}
 INLINE V vfma(V a, V b, V c)
 {
     return vfmaq_f32(c, a, b);

@@ -71,6 +71,10 @@ INLINE V vdiv(V a, V b)
 {
     return a / b;
 }
+INLINE V vsqrt(V a)
+{
+    return (V){sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3])};
+}
 INLINE V vfma(V a, V b, V c) /* a * b + c */
 {
     return a * b + c;
