@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The program: `attend bench`.  Times are the machine's; what can be wrong is what they are divided
  * by: operations and bytes, counted here by hand. */
+#include "attend.h"
 #include "program.h"
 #include "tap.h"
 
@@ -38,6 +39,38 @@ static void test_counts(void)
     counts("attention:f32:b1h2g1q1k8d32 --kv-type q8_0", 4.0 * 2 * 8 * 32, 4.0 * 128 + 2 * 8 * 34);
 }
 
+static void write_file(const char *name, int64_t heads, int64_t rows, int64_t channels)
+{
+    float x[3 * 8 * 4] = {0};
+    char path[60], err[200];
+    attend_array a = {.type = ATTEND_F32,
+                      .shape = ATTEND_SHAPE(1, heads, rows, channels),
+                      .data = x,
+                      .bytes = heads * rows * channels * (int64_t)sizeof *x};
+    snprintf(path, sizeof path, FOLDER "/%s", name);
+    if (attend_npy_write(path, &a, err, sizeof err) < 0)
+        bail("%s", err);
+}
+
+#define FILES "--q q.npy --k k.npy --v k.npy "
+
+static void test_files(void)
+{
+    write_file("q.npy", 2, 3, 4);
+    write_file("k.npy", 1, 8, 4);
+    counts(FILES, 4.0 * 2 * 3 * 8 * 4, 4.0 * (2 * 2 * 3 * 4 + 2 * 8 * 4));
+    counts(FILES "--causal --align top-left", 4.0 * 2 * (1 + 2 + 3) * 4,
+           4.0 * (2 * 2 * 3 * 4 + 2 * 3 * 4));
+    counts(FILES "--mask-expr 'j % 2 == 0'", 4.0 * 2 * 3 * 4 * 4,
+           4.0 * (2 * 2 * 3 * 4 + 2 * 8 * 4));
+    counts("attention:f32:b1h1g1q6k6d1 --causal --align top-left", 4.0 * 21, 4.0 * 24);
+    program_left("k.npy q.npy ");
+    program_run("bench I --mask q.npy");
+    program_said(2, "attend bench: --mask is for tensors from files: --q, --k and --v");
+    program_run("bench I " FILES);
+    program_said(2, "attend bench: what is \"I\"? Files follow flags, such as --q");
+}
+
 static void test_ceilings(void)
 {
     program_run("bench " ONCE "--device simd I");
@@ -73,6 +106,7 @@ int main(void)
 {
     program_init(FOLDER);
     test_counts();
+    test_files();
     test_ceilings();
     test_names();
     program_fini();

@@ -4,7 +4,9 @@
 #include "check.h"
 #include "cmd.h"
 #include "os.h"
+#include "sdpa.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +14,10 @@
 /* clang-format off */
 static const struct cmd_flag flags[] = {
     {"--list", NULL, "the standard shapes", NULL},
-    {"--dtype", "f32|f16|bf16", "the type of Q, and of K and V (f32)", NULL},
-    {"--kv-type", "TYPE", "that of K and V, or several with commas: f32,f16,bf16,q8_0,q4_0", NULL},
     {"--reps", "N", "measurements of each shape, in turn with the others (7)", NULL},
     {"--clock", "wall|cpu", "cpu: processor time, of one thread, where a machine is shared (wall)", NULL},
     {"--scaling", NULL, "also on one thread, in turn with all", NULL},
+#include "sdpa_flags.h"
     {NULL, NULL, NULL, NULL},
 };
 /* clang-format on */
@@ -25,8 +26,8 @@ enum { MOST_LINES = 64, MOST_REPS = 99 };
 
 /* One line of the table. */
 struct line {
-    char name[16], word[AT_PROBLEM_WORD];
-    struct at_problem shape;
+    char name[16],
+        word[AT_PROBLEM_WORD]; /* of a standard shape; of a problem that is not in files */
     struct check_ready ready;
     struct bench_problem problem;
     struct bench_sample sample[MOST_REPS];
@@ -36,6 +37,7 @@ struct bench {
     const struct cmd_line *l;
     attend_ctx *ctx;
     struct bench_clock clock;
+    attend_exec *files; /* NULL: problems have execs of their own */
     int64_t reps;
     struct line *line;
     int nline;
@@ -56,8 +58,8 @@ static int add_line(struct bench *b, const char *name, const struct at_problem *
         return cmd_wrong(b->l, "more than %d measurements at once", MOST_LINES);
     struct line *line = &b->line[b->nline++];
     snprintf(line->name, sizeof line->name, "%s", name);
-    line->shape = *shape;
-    at_problem_print(shape, line->word);
+    if (shape)
+        at_problem_print(shape, line->word);
     return CMD_DONE;
 }
 
@@ -91,6 +93,38 @@ static int add_types(struct bench *b, const char *name, struct at_problem shape)
     return status;
 }
 
+/* Flags of sdpa that need no file change the shape; the others ask for tensors. */
+static int use_flags(const struct bench *b, struct at_problem *shape)
+{
+    static const char *const fit[] = {"--causal", "--align", "--window",  "--scale",   "--softcap",
+                                      "--layout", "--dtype", "--kv-type", "--reps",    "--clock",
+                                      "--device", "--quiet", "--scaling", "--threads", "--json"};
+    static const char *const aligns[] = {"", "top-left", "bottom-right", NULL};
+    static const char *const layouts[] = {"bhsd", "bshd", NULL};
+    int64_t window[2] = {shape->left, shape->right};
+    int align = (int)shape->align, layout = shape->bshd;
+    for (int i = 0; i < b->l->ngiven; i++) {
+        bool fits = false;
+        for (size_t k = 0; k < sizeof fit / sizeof *fit; k++)
+            fits = fits || strcmp(fit[k], b->l->given[i].name) == 0;
+        if (!fits)
+            return cmd_wrong(b->l, "%s is for tensors from files: --q, --k and --v",
+                             b->l->given[i].name);
+    }
+    if (!cmd_ints(b->l, "--window", -1, INT32_MAX, window) ||
+        !cmd_choice(b->l, "--align", aligns, &align) ||
+        !cmd_choice(b->l, "--layout", layouts, &layout) ||
+        !cmd_float(b->l, "--scale", -INFINITY, INFINITY, &shape->scale) ||
+        !cmd_float(b->l, "--softcap", 0, INFINITY, &shape->softcap))
+        return CMD_WRONG;
+    shape->left = window[0];
+    shape->right = window[1];
+    shape->align = (attend_align)align;
+    shape->bshd = layout;
+    shape->causal = shape->causal || cmd_has(b->l, "--causal");
+    return CMD_DONE;
+}
+
 static int add_word(struct bench *b, const char *name, const char *word)
 {
     char err[320];
@@ -103,7 +137,8 @@ static int add_word(struct bench *b, const char *name, const char *word)
             return cmd_wrong(b->l, "--dtype: \"%s\" is not one of f32, f16, bf16", dtype);
         shape.kv_type = shape.type;
     }
-    return add_types(b, name, shape);
+    int status = use_flags(b, &shape);
+    return status == CMD_DONE ? add_types(b, name, shape) : status;
 }
 
 /* A word, or all shapes whose names begin so: E is both lengths of it. */
@@ -131,11 +166,12 @@ static int add_name(struct bench *b, const char *name)
 static int prepare_line(struct bench *b, struct line *line)
 {
     char err[320];
-    if (check_prepare(&line->ready, b->ctx, cmd_value(b->l, "--device"), line->word, err,
-                      sizeof err) < 0)
+    if (!b->files && check_prepare(&line->ready, b->ctx, cmd_value(b->l, "--device"), line->word,
+                                   err, sizeof err) < 0)
         return cmd_fail(b->l, NULL, "%s", err);
-    if (bench_begin(&line->problem, line->ready.exec) < 0)
-        return cmd_fail(b->l, NULL, "%s: %s", line->word, attend_exec_error(line->ready.exec));
+    attend_exec *exec = b->files ? b->files : line->ready.exec;
+    if (bench_begin(&line->problem, exec) < 0)
+        return cmd_fail(b->l, NULL, "%s", attend_exec_error(exec));
     return CMD_DONE;
 }
 
@@ -157,8 +193,6 @@ static int measure_call(struct bench *b)
 static int measure(struct bench *b)
 {
     int status = measure_call(b);
-    for (int i = 0; i < b->nline && status == CMD_DONE; i++)
-        status = prepare_line(b, &b->line[i]);
     for (int64_t r = 0; r < b->reps && status == CMD_DONE; r++)
         for (int i = 0; i < b->nline && status == CMD_DONE; i++) {
             struct line *line = &b->line[i];
@@ -236,7 +270,7 @@ static void print_table(const struct bench *b)
         const struct line *line = &b->line[i];
         struct result r = result_of(b, line);
         printf("%-8s %-5s %12.1f %9.1f %7.1f%% %8.2f %7.1f%%", *line->name ? line->name : "-",
-               attend_type_name(line->shape.kv_type), r.us, r.gflops, 100 * r.of_peak, r.gbs,
+               attend_type_name(line->problem.a.k.type), r.us, r.gflops, 100 * r.of_peak, r.gbs,
                100 * r.of_read);
         if (b->clock.serial)
             printf(" %8.2f %10.3f", r.speedup, over(r.speedup, r.peak_speedup));
@@ -255,7 +289,7 @@ static void print_json_line(const struct bench *b, const struct line *line)
     printf(", \"problem\": ");
     cmd_print_json(line->word);
     printf(", \"type\": \"%s\", \"kv_type\": \"%s\", \"device\": ",
-           attend_type_name(line->shape.type), attend_type_name(line->shape.kv_type));
+           attend_type_name(line->problem.a.q.type), attend_type_name(line->problem.a.k.type));
     cmd_print_json(line->problem.device);
     printf(", \"us\": %.3f, \"least_us\": %.3f, \"flops\": %.0f, \"bytes\": %.0f", r.us, r.least_us,
            line->problem.flops, line->problem.bytes);
@@ -289,24 +323,22 @@ static void print_json(const struct bench *b)
 static int read_flags(struct bench *b)
 {
     static const char *const clocks[] = {"wall", "cpu", NULL};
-    int clock = 0, status = CMD_DONE;
+    int clock = 0;
     if (!cmd_int(b->l, "--reps", 1, MOST_REPS, &b->reps) ||
         !cmd_choice(b->l, "--clock", clocks, &clock))
         return CMD_WRONG;
     b->clock.now = clock ? at_os_cpu_now : at_os_now;
     b->clock.serial = cmd_has(b->l, "--scaling");
-    for (int i = 0; i < b->l->narg && status == CMD_DONE; i++)
-        status = add_name(b, b->l->arg[i]);
-    return b->l->narg > 0 ? status : add_name(b, "");
+    return CMD_DONE;
 }
 
-static int run_bench(struct bench *b)
+static int measure_and_tell(struct bench *b)
 {
-    int status = read_flags(b);
-    if (status == CMD_DONE)
-        status = cmd_context(b->l, &b->ctx);
-    if (status == CMD_DONE && b->clock.now == at_os_cpu_now && b->ctx->threads > 1)
+    int status = CMD_DONE;
+    if (b->clock.now == at_os_cpu_now && b->ctx->threads > 1)
         status = cmd_wrong(b->l, "--clock cpu needs --threads 1: threads add up their time");
+    for (int i = 0; i < b->nline && status == CMD_DONE; i++)
+        status = prepare_line(b, &b->line[i]);
     if (status == CMD_DONE)
         status = measure(b);
     if (status == CMD_DONE)
@@ -315,6 +347,29 @@ static int run_bench(struct bench *b)
         bench_end(&b->line[i].problem);
         check_done(&b->line[i].ready);
     }
+    return status;
+}
+
+/* The exec that the flags of sdpa made. */
+static int measure_files(void *arg, attend_exec *exec)
+{
+    struct bench *b = arg;
+    b->ctx = exec->ctx;
+    b->files = exec;
+    int status = add_line(b, "", NULL);
+    return status == CMD_DONE ? measure_and_tell(b) : status;
+}
+
+static int measure_names(struct bench *b)
+{
+    int status = b->l->narg > 0 ? CMD_DONE : add_name(b, "");
+    for (int i = 0; i < b->l->narg && status == CMD_DONE; i++)
+        status = add_name(b, b->l->arg[i]);
+    if (status == CMD_DONE)
+        status = cmd_context(b->l, &b->ctx);
+    if (status != CMD_DONE)
+        return status;
+    status = measure_and_tell(b);
     attend_ctx_free(b->ctx);
     return status;
 }
@@ -329,14 +384,16 @@ static int run(const struct cmd_line *l)
     b.line = calloc(MOST_LINES, sizeof *b.line);
     if (!b.line)
         return cmd_fail(l, NULL, "no memory");
-    int status = run_bench(&b);
+    int status = read_flags(&b);
+    if (status == CMD_DONE)
+        status = cmd_has(l, "--q") ? sdpa_use(l, measure_files, &b) : measure_names(&b);
     free(b.line);
     return status;
 }
 
 const struct cmd_verb cmd_bench = {
     "bench",
-    "[SHAPE | PROBLEM]... [flags]",
+    "[SHAPE | PROBLEM]... [flags] | --q Q.npy --k K.npy --v V.npy [flags]",
     "how fast attention is, beside what the machine can do",
     flags,
     run,

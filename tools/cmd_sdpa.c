@@ -7,42 +7,7 @@
 
 /* clang-format off */
 static const struct cmd_flag flags[] = {
-    {"--q", "Q.npy", "queries: batch, heads, rows, head size", NULL},
-    {"--k", "K.npy", "keys", NULL},
-    {"--v", "V.npy", "values", NULL},
-    {"-o", "O.npy", "where the result goes, f32 in the layout of Q", NULL},
-    {"--lse", "L.npy", "log-sum-exp of each row: B,H,Sq (packed: H,T)", NULL},
-    {"--layout", "bhsd|bshd", "the order of the 4 axes (bhsd)", NULL},
-    {"--heads", "HQ,HKV", "of 3-D tensors: batch, rows, heads times head size", NULL},
-    {"--dtype", "f32|f16|bf16", "Q, K and V are rounded to this type first (f32)", NULL},
-    {"--kv-type", "TYPE", "K and V are then converted to f32, f16, bf16, q8_0, q4_0 or fp8", NULL},
-    {"--scale", "X", "of the scores (1/sqrt of the head size)", NULL},
-    {"--causal", NULL, "row i sees key j only when j <= i + off", NULL},
-    {"--align", "top-left|bottom-right", "off is 0, or keys less rows", NULL},
-    {"--window", "L,R", "row i sees keys i + off - L to i + off + R; -1: no end", NULL},
-    {"--mask", "M.npy", "bool (true: visible) or float (added); broadcast to B,H,Sq,Skv", NULL},
-    {"--alibi", "SLOPES.npy|standard", "a slope a head: score -= slope * |i + off - j|", NULL},
-    {"--softcap", "C", "score = C * tanh(score / C)", NULL},
-    {"--sinks", "S.npy", "a logit a head that joins the denominator", NULL},
-    {"--q-lens", "CU.npy", "packed: exclusive prefix sums of rows; tensors are T,H,D", NULL},
-    {"--kv-lens", "CU.npy", "packed: those of keys", NULL},
-    {"--kv-used", "N.npy", "how many keys are in use, one a batch entry", NULL},
-    {"--block-table", "T.npy", "K and V are pages, heads, block size, head size", NULL},
-    {"--block-size", "N", "keys in a page", NULL},
-    {"--precision", "exact|tf32|int8|f16_p", "of products and sums (exact)", NULL},
-    {"--score", "EXPR", "of score, b, h, i, j, sq, skv: replaces the score", NULL},
-    {"--mask-expr", "EXPR", "row i sees key j only where it holds: \"j <= i && i - j < 256\"", NULL},
-    {"--let", "NAME=FILE.npy", "a tensor that expressions index: NAME[i], NAME[h, i - j]; repeatable", NULL},
-    {"--additive", "WQ.npy,WK.npy,VA.npy", "score = VA . tanh(WQ q + WK k); tensors are B,S,D", NULL},
-    {"--weights", "W.npy", "the weights: B,H,Sq,Skv (packed: H,T,Tk), or by one of the next", NULL},
-    {"--weights-rows", "I0:I1", "those of rows I0 to I1 - 1", NULL},
-    {"--weights-columns", NULL, "their sums over rows: B,H,Skv", NULL},
-    {"--weights-topk", "K", "the largest K of each row: B,H,Sq,K; their keys go to W.idx.npy", NULL},
-    {"--weights-pool", "R,C", "B,H,R,C cells: sums over keys of means over rows", NULL},
-    {"--dout", "DO.npy", "the gradient of O, in its layout", NULL},
-    {"--grads", "PREFIX", "gradients go to PREFIX.dq.npy, .dk.npy, .dv.npy, .dmask.npy ...", NULL},
-    {"--dropout", "P", "each weight is dropped with probability P, others are times 1/(1-P)", NULL},
-    {"--seed", "N", "of dropout (0)", NULL},
+#include "sdpa_flags.h"
     {NULL, NULL, NULL, NULL},
 };
 /* clang-format on */
@@ -112,9 +77,13 @@ static int run_exec(struct sdpa *s, attend_exec *exec)
         bind[n++] = (attend_binding){
             .name = d->name, .data = d->a.data, .bytes = d->a.bytes, .stride = d->stride};
     }
-    if (status == CMD_DONE && (attend_bind(exec, bind, n) < 0 || attend_run(exec) < 0))
-        status = cmd_fail(s->l, NULL, "%s", attend_exec_error(exec));
-    return status;
+    if (status != CMD_DONE)
+        return status;
+    if (attend_bind(exec, bind, n) < 0)
+        return cmd_fail(s->l, NULL, "%s", attend_exec_error(exec));
+    if (s->use)
+        return s->use(s->arg, exec);
+    return attend_run(exec) < 0 ? cmd_fail(s->l, NULL, "%s", attend_exec_error(exec)) : CMD_DONE;
 }
 
 static int run_plan(struct sdpa *s, attend_plan *plan)
@@ -186,12 +155,12 @@ static int run_all(struct sdpa *s)
         return status;
     status = run_graph(s, ctx);
     attend_ctx_free(ctx);
-    return status == CMD_DONE && !s->l->plan ? write_outputs(s) : status;
+    return status == CMD_DONE && !s->l->plan && !s->use ? write_outputs(s) : status;
 }
 
-static int run(const struct cmd_line *l)
+int sdpa_use(const struct cmd_line *l, int (*use)(void *arg, attend_exec *exec), void *arg)
 {
-    struct sdpa s = {.l = l};
+    struct sdpa s = {.l = l, .use = use, .arg = arg};
     int status = run_all(&s);
     for (int i = 0; i < SDPA_TENSORS; i++)
         attend_free(s.t[i].a.data);
@@ -201,6 +170,11 @@ static int run(const struct cmd_line *l)
     free(s.additive_files);
     free(s.index_file);
     return status;
+}
+
+static int run(const struct cmd_line *l)
+{
+    return sdpa_use(l, NULL, NULL);
 }
 
 const struct cmd_verb cmd_sdpa = {

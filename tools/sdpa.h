@@ -37,6 +37,8 @@ enum { SDPA_LETS = 8, SDPA_GRADS = 9 + SDPA_LETS };
 
 struct sdpa {
     const struct cmd_line *l;
+    int (*use)(void *arg, attend_exec *exec); /* instead of running once and writing files, or NULL */
+    void *arg;
     struct sdpa_let {
         char name[32], input[40]; /* in expressions, and in the graph */
         attend_array a;
@@ -69,6 +71,10 @@ struct sdpa {
 extern const struct sdpa_name {
     const char *flag, *name;
 } sdpa_names[SDPA_TENSORS];
+
+/* What the flags of sdpa say, read and bound, handed to `use`, which runs it; NULL: run once and
+ * written.  Returns an exit status. */
+int sdpa_use(const struct cmd_line *l, int (*use)(void *arg, attend_exec *exec), void *arg);
 
 /* Numbers and words among the flags.  Returns an exit status, and prints what is wrong, as the next
  * one. */

@@ -56,7 +56,7 @@ static int check_flags(struct sdpa *s)
     for (int i = SDPA_Q; i <= SDPA_V; i++)
         if (!cmd_has(l, sdpa_names[i].flag))
             return cmd_wrong(l, "%s is missing", sdpa_names[i].flag);
-    if (!l->plan && !cmd_has(l, "-o"))
+    if (!l->plan && !s->use && !cmd_has(l, "-o"))
         return cmd_wrong(l, "-o is missing: where does the result go?");
     s->packed = cmd_has(l, "--q-lens");
     s->paged = cmd_has(l, "--block-table");
