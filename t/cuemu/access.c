@@ -117,20 +117,40 @@ struct place access_place(struct warp *w, const struct ptx_ins *in, enum ptx_spa
     return p;
 }
 
-static bool any_in_flight(const uint8_t *state, uint32_t bytes)
+/* Has any byte the flag? / Have all?  Words of 8 at a time, where there are so many. */
+static bool any(const uint8_t *state, uint32_t bytes, uint8_t flag)
 {
-    for (uint32_t i = 0; i < bytes; i++) {
-        if (state[i] & IN_FLIGHT)
-            return true;
+    uint8_t seen = 0;
+    if (bytes == 16) {
+        uint64_t a, b;
+        memcpy(&a, state, 8);
+        memcpy(&b, state + 8, 8);
+        return ((a | b) & 0x0101010101010101u * flag) != 0;
     }
-    return false;
+    for (uint32_t i = 0; i < bytes; i++)
+        seen |= state[i];
+    return seen & flag;
+}
+
+static bool all(const uint8_t *state, uint32_t bytes, uint8_t flag)
+{
+    uint8_t seen = 0xff;
+    if (bytes == 16) {
+        uint64_t a, b, want = 0x0101010101010101u * flag;
+        memcpy(&a, state, 8);
+        memcpy(&b, state + 8, 8);
+        return (a & b & want) == want;
+    }
+    for (uint32_t i = 0; i < bytes; i++)
+        seen &= state[i];
+    return seen & flag;
 }
 
 void access_note(struct warp *w, const struct ptx_ins *in, enum ptx_space space, int lane,
                  uint64_t addr, uint32_t bytes, enum access kind, struct place p, bool same_value)
 {
     if (space == SP_SHARED) {
-        if (any_in_flight(p.state, bytes))
+        if (any(p.state, bytes, IN_FLIGHT))
             warp_fault(w, in, lane, FAULT_ASYNC,
                        "%s of shared byte %llu, which an asynchronous copy is still to fill",
                        kind_names[kind], (unsigned long long)addr);
@@ -144,9 +164,5 @@ void access_note(struct warp *w, const struct ptx_ins *in, enum ptx_space space,
 
 bool access_initialised(struct place p, uint32_t bytes)
 {
-    for (uint32_t i = 0; i < bytes; i++) {
-        if (!(p.state[i] & INIT))
-            return false;
-    }
-    return true;
+    return all(p.state, bytes, INIT);
 }

@@ -340,6 +340,21 @@ static void short_int(const struct ptx_ins *in, struct slot *r, const struct slo
     LANES r->u[i] &= 0xffff;
 }
 
+/* f32x2: the lower and the upper float of a 64-bit register. */
+static void pair_float(const struct ptx_ins *in, struct slot *r, const struct slot *const s[4])
+{
+    for (int half = 0; half < 2; half++) {
+        struct slot x[3], y;
+        const struct slot *e[4] = {NULL, NULL, NULL, NULL};
+        for (int k = 0; k < 3 && s[k]; k++) {
+            LANES x[k].u[i] = (uint32_t)(s[k]->ul[i] >> (32 * half));
+            e[k] = &x[k];
+        }
+        alu_float(in, &y, e);
+        LANES r->ul[i] = half ? r->ul[i] | (uint64_t)y.u[i] << 32 : y.u[i];
+    }
+}
+
 static void arithmetic(struct frame *fr, const struct ptx_ins *in, uint32_t mask)
 {
     const struct slot *s[4] = {NULL, NULL, NULL, NULL};
@@ -350,6 +365,9 @@ static void arithmetic(struct frame *fr, const struct ptx_ins *in, uint32_t mask
     switch (t) {
     case T_F32:
         alu_float(in, &r, s);
+        break;
+    case T_F32X2:
+        pair_float(in, &r, s);
         break;
     case T_F64:
         alu_double(in, &r, s);

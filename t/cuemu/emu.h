@@ -50,7 +50,11 @@ enum fmt { FMT_F16, FMT_BF16, FMT_TF32, FMT_E4M3, FMT_E5M2 };
 double fmt_decode(enum fmt f, uint32_t bits);
 /* rounds as PTX says; sat: to the largest finite value instead of infinity, NaN stays NaN */
 uint32_t fmt_encode(enum fmt f, double x, enum ptx_round round, bool sat);
-float f16_to_float(uint32_t h); /* low 16 bits */
+extern float f16_table[65536];
+static inline float f16_to_float(uint32_t h) /* low 16 bits */
+{
+    return f16_table[h & 0xffff];
+}
 uint32_t f16_from_float(float f);
 static inline float bf16_to_float(uint32_t h)
 {

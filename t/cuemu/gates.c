@@ -42,6 +42,8 @@ static const struct gate gates[] = {
     {OP_MUL, -1, 0, T_BF16, 78, 90, "mul.bf16"}, {OP_MUL, -1, 0, T_BF16X2, 78, 90, "mul.bf16x2"},
     {OP_FMA, -1, 0, T_BF16, 70, 80, "fma.bf16"}, {OP_FMA, -1, 0, T_BF16X2, 70, 80, "fma.bf16x2"},
     {OP_FMA, F_RELU, 1, 0, 70, 80, "fma.relu"},
+    {OP_ADD, -1, 0, T_F32X2, 86, 100, "add.f32x2"}, {OP_SUB, -1, 0, T_F32X2, 86, 100, "sub.f32x2"},
+    {OP_MUL, -1, 0, T_F32X2, 86, 100, "mul.f32x2"}, {OP_FMA, -1, 0, T_F32X2, 86, 100, "fma.f32x2"},
     {OP_ABS, -1, 0, T_BF16, 70, 80, "abs.bf16"}, {OP_ABS, -1, 0, T_BF16X2, 70, 80, "abs.bf16x2"},
     {OP_NEG, -1, 0, T_BF16, 70, 80, "neg.bf16"}, {OP_NEG, -1, 0, T_BF16X2, 70, 80, "neg.bf16x2"},
     {OP_MIN, -1, 0, T_F16, 70, 80, "min.f16"}, {OP_MIN, -1, 0, T_F16X2, 70, 80, "min.f16x2"},

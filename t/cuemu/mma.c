@@ -60,6 +60,18 @@ static float decode(uint32_t bits, int index, enum ptx_type t)
     }
 }
 
+/* The elements of a register of one lane. */
+static void unpack(uint32_t bits, enum ptx_type t, float x[4])
+{
+    if (t == T_F16) {
+        x[0] = f16_to_float(bits);
+        x[1] = f16_to_float(bits >> 16);
+        return;
+    }
+    for (int i = 0; i < per_register(t); i++)
+        x[i] = decode(bits, i, t);
+}
+
 static int32_t decode_int(uint32_t bits, int index, enum ptx_type t)
 {
     uint32_t byte = bits >> (8 * index) & 0xff;
@@ -96,12 +108,10 @@ static void load_a(const struct fragment *f, struct shape s, enum ptx_type t, st
     for (int r = 0; r < f->n; r++) {
         for (int lane = 0; lane < WARP; lane++) {
             int row = lane / 4 + 8 * (r % rows), column = lane % 4 * e + 4 * e * (r / rows);
-            for (int i = 0; i < e; i++) {
-                if (is_int)
-                    x->ia[row][column + i] = decode_int(f->reg[r]->u[lane], i, t);
-                else
-                    x->a[row][column + i] = decode(f->reg[r]->u[lane], i, t);
-            }
+            if (!is_int)
+                unpack(f->reg[r]->u[lane], t, &x->a[row][column]);
+            for (int i = 0; i < e && is_int; i++)
+                x->ia[row][column + i] = decode_int(f->reg[r]->u[lane], i, t);
         }
     }
 }
@@ -114,11 +124,14 @@ static void load_b(const struct fragment *f, enum ptx_type t, struct matrices *x
     for (int r = 0; r < f->n; r++) {
         for (int lane = 0; lane < WARP; lane++) {
             int row = lane % 4 * e + 4 * e * r;
+            float part[4];
+            if (!is_int)
+                unpack(f->reg[r]->u[lane], t, part);
             for (int i = 0; i < e; i++) {
                 if (is_int)
                     x->ib[row + i][lane / 4] = decode_int(f->reg[r]->u[lane], i, t);
                 else
-                    x->b[row + i][lane / 4] = decode(f->reg[r]->u[lane], i, t);
+                    x->b[row + i][lane / 4] = part[i];
             }
         }
     }
@@ -170,11 +183,13 @@ static void store_d(struct warp *w, const struct ptx_ins *in, enum ptx_type t,
 static void multiply(struct matrices *x, struct shape s)
 {
     for (int i = 0; i < s.m; i++) {
+        float sum[N_MAX];
+        memcpy(sum, x->c[i], sizeof sum);
         for (int k = 0; k < s.k; k++) {
-            float a = x->a[i][k];
             for (int j = 0; j < N_MAX; j++)
-                x->c[i][j] += a * x->b[k][j];
+                sum[j] += x->a[i][k] * x->b[k][j];
         }
+        memcpy(x->c[i], sum, sizeof sum);
     }
 }
 

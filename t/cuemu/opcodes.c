@@ -49,11 +49,11 @@ char ptx_type_class(enum ptx_type t)
  * A cache policy (.L2::cache_hint) follows these.  Types are those of type[0]; i is u and s. */
 // clang-format off
 static const struct ptx_opcode opcodes[] = {
-    {"add", OP_ADD, "dss", ARITH, "i16 i32 i64 f16 f16x2 bf16 bf16x2 f32 f64", 1},
-    {"sub", OP_SUB, "dss", ARITH, "i16 i32 i64 f16 f16x2 bf16 bf16x2 f32 f64", 1},
-    {"mul", OP_MUL, "Dss", ARITH | B(F_MODE), "i16 i32 i64 f16 f16x2 bf16 bf16x2 f32 f64", 1},
+    {"add", OP_ADD, "dss", ARITH, "i16 i32 i64 f16 f16x2 bf16 bf16x2 f32 f32x2 f64", 1},
+    {"sub", OP_SUB, "dss", ARITH, "i16 i32 i64 f16 f16x2 bf16 bf16x2 f32 f32x2 f64", 1},
+    {"mul", OP_MUL, "Dss", ARITH | B(F_MODE), "i16 i32 i64 f16 f16x2 bf16 bf16x2 f32 f32x2 f64", 1},
     {"mad", OP_MAD, "DssS", ARITH | B(F_MODE), "i16 i32 i64 f32 f64", 1},
-    {"fma", OP_FMA, "dsss", ARITH, "f16 f16x2 bf16 bf16x2 f32 f64", 1},
+    {"fma", OP_FMA, "dsss", ARITH, "f16 f16x2 bf16 bf16x2 f32 f32x2 f64", 1},
     {"div", OP_DIV, "dss", APPROX, "i16 i32 i64 f32 f64", 1},
     {"rem", OP_REM, "dss", 0, "i16 i32 i64", 1},
     {"abs", OP_ABS, "ds", B(F_FTZ), "s16 s32 s64 f16 f16x2 bf16 bf16x2 f32 f64", 1},

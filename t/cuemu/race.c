@@ -88,6 +88,11 @@ void race_shared(struct warp *w, const struct ptx_ins *in, int lane, uint32_t ad
     if (!config.checks || w->clock >= CLOCK_LIMIT)
         return;
     uint32_t end = addr + bytes;
+    if (!((addr | bytes) & 3)) {
+        for (uint32_t word = addr / 4; word < end / 4; word++)
+            touch_word(w, in, lane, word, 15, kind, same_value);
+        return;
+    }
     for (uint32_t word = addr / 4; word * 4 < end; word++) {
         uint32_t first = word * 4 < addr ? addr - word * 4 : 0;
         uint32_t last = word * 4 + 4 > end ? end - word * 4 : 4;

@@ -3,7 +3,6 @@
 #include "emu.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <string.h>
 
 static const struct {
@@ -89,17 +88,12 @@ uint32_t fmt_encode(enum fmt f, double x, enum ptx_round round, bool sat)
     return (sign | bits) << shift_of(f);
 }
 
-static _Atomic bool ready;
-static float f16_table[65536];
+float f16_table[65536];
 
-float f16_to_float(uint32_t h)
+__attribute__((constructor)) static void make_table(void)
 {
-    if (!atomic_load_explicit(&ready, memory_order_acquire)) {
-        for (uint32_t i = 0; i < 65536; i++) /* twice by two threads at worst */
-            f16_table[i] = (float)fmt_decode(FMT_F16, i);
-        atomic_store_explicit(&ready, true, memory_order_release);
-    }
-    return f16_table[h & 0xffff];
+    for (uint32_t i = 0; i < 65536; i++)
+        f16_table[i] = (float)fmt_decode(FMT_F16, i);
 }
 
 /* To nearest, ties to even.  Adding 0.5 rounds what will be subnormal to multiples of 2^-24. */

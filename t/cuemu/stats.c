@@ -10,14 +10,16 @@
 void stats_shared(struct stats *s, const uint64_t addr[WARP], uint32_t mask, int bytes)
 {
     int words = bytes > 4 ? bytes / 4 : 1, lanes = WARP / words;
+    s->shared_bytes += (uint64_t)(__builtin_popcount(mask) * bytes);
     for (int first = 0; first < WARP; first += lanes) {
-        uint64_t seen[WARP][WARP];
-        int depth[WARP] = {0}, most = 0;
+        uint32_t seen[32][WARP];
+        uint8_t depth[32] = {0};
+        int most = 0;
         for (int i = first; i < first + lanes; i++) {
             if (!(mask >> i & 1))
                 continue;
             for (int k = 0; k < words; k++) {
-                uint64_t word = addr[i] / 4 + (uint64_t)k;
+                uint32_t word = (uint32_t)(addr[i] / 4) + (uint32_t)k;
                 int bank = (int)(word % 32), j = 0;
                 while (j < depth[bank] && seen[bank][j] != word)
                     j++;
@@ -26,7 +28,6 @@ void stats_shared(struct stats *s, const uint64_t addr[WARP], uint32_t mask, int
                 if (depth[bank] > most)
                     most = depth[bank];
             }
-            s->shared_bytes += (uint64_t)bytes;
         }
         s->wavefronts += (uint64_t)most;
         s->wavefronts_ideal += most > 0;
