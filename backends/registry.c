@@ -3,4 +3,4 @@
 #include "backend.h"
 
 const struct at_backend *const at_backends[] = {&at_backend_ref, &at_backend_simd, &at_backend_opencl,
-                                               NULL};
+                                               &at_backend_cuda, NULL};

@@ -528,7 +528,7 @@ struct attend_ctx {
     struct at_os_mutex *lock;  /* of what follows, and of `device` while lazy backends are probed */
     bool complete;             /* lazy backends were probed */
     struct at_constant *constant; /* on devices: transfer.c */
-    void *opencl;                 /* what the backend of that name found */
+    void *opencl, *cuda;          /* what the backends of these names found */
 };
 void at_log(attend_ctx *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

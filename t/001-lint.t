@@ -34,7 +34,7 @@ lines()
     done
 }
 
-library="lib backends simd models"
+library="lib backends cuda opencl simd models"
 all="$library tools bench t examples"
 
 none "only lib/os.c includes system headers" "$(

@@ -86,6 +86,11 @@ void emu_fresh(void)
     open_context();
 }
 
+void emu_clear(void)
+{
+    clear_reports();
+}
+
 void emu_set(const char *name, const char *value)
 {
     set(name, value);

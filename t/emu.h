@@ -22,6 +22,7 @@ const char *emu_report(void);
 unsigned long long emu_stat(const char *name);
 unsigned long long emu_calls(void);
 void emu_fresh(void); /* a new context, no reports */
+void emu_clear(void); /* no reports */
 
 cu_deviceptr emu_alloc(size_t size);
 cu_deviceptr emu_upload(const void *data, size_t size);
