@@ -85,13 +85,31 @@ static struct at_view entry_scale(const struct at_view *v)
     return w;
 }
 
-/* One float a head or channel, which kernels read as an array. */
-static int vector(const struct resolve *r, int input, const float **out)
+bool at_attn_sees(const struct attend_exec *x, const struct at_step *s, int k)
+{
+    const attend_graph *g = x->plan->graph;
+    if (k >= s->nin || s->in[k] < 0)
+        return false;
+    enum at_class class = g->tensor[g->tensor[s->in[k]].root].class;
+    return class == AT_INPUT || class == AT_CONST;
+}
+
+/* One float a head or channel, which kernels read as an array.  Of slopes and sinks one that makes every
+ * row NaN is a mistake; a sink of -inf is none. */
+static int vector(const struct resolve *r, int input, const char *name, const float **out)
 {
     const struct at_view *v = at_in(r->x, r->s, input);
     *out = v ? v->data : NULL;
     if (v && v->shape[0] > 1 && v->stride[0] != 1)
         return refuse(r, "alibi slopes, sink logits and the additive vector must be contiguous");
+    if (!v || input == AT_IN_ADDITIVE || !at_attn_sees(r->x, r->s, input))
+        return 0;
+    for (int64_t h = 0; h < v->shape[0]; h++) {
+        float value = (*out)[h];
+        if (!isfinite(value) && !(input == AT_IN_SINKS && value < 0))
+            return at_fail(&r->x->err, ATTEND_EINVAL, "%s: %s[%lld] is %g", r->label, name, (long long)h,
+                           (double)value);
+    }
     return 0;
 }
 
@@ -334,11 +352,11 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
     if (isnan(a->scale))
         a->scale = 1 / sqrtf((float)a->dk);
 
-    int status = vector(&r, AT_IN_ALIBI, &a->alibi);
+    int status = vector(&r, AT_IN_ALIBI, "alibi", &a->alibi);
     if (status == 0)
-        status = vector(&r, AT_IN_SINKS, &a->sinks);
+        status = vector(&r, AT_IN_SINKS, "sinks", &a->sinks);
     if (status == 0)
-        status = vector(&r, AT_IN_ADDITIVE, &a->additive);
+        status = vector(&r, AT_IN_ADDITIVE, "additive", &a->additive);
     int64_t nk = s->op == AT_MASK || s->op == AT_MASK_GRAD ? a->q.shape[3] : a->k.shape[2];
     if (table) {
         a->table = table->data;

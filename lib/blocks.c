@@ -57,16 +57,6 @@ static uint64_t mix_contents(const struct at_view *v)
 
 /* ---- keys ---- */
 
-/* Is what input k of s holds there to be read when it is bound? */
-static bool seen(const struct attend_exec *x, const struct at_step *s, int k)
-{
-    const attend_graph *g = x->plan->graph;
-    if (k >= s->nin || s->in[k] < 0)
-        return false;
-    enum at_class class = g->tensor[g->tensor[s->in[k]].root].class;
-    return class == AT_INPUT || class == AT_CONST;
-}
-
 /* What input k of s holds now, hashed once in a bind, and constants once. */
 static uint64_t contents(struct attend_exec *x, const struct at_step *s, int k)
 {
@@ -86,7 +76,7 @@ static uint64_t mix_tensor(uint64_t hash, struct attend_exec *x, const struct at
     hash = mix(hash, (uint64_t)v->type << 8 | (uint64_t)v->rank);
     for (int d = 0; d < v->rank; d++)
         hash = mix(hash, (uint64_t)v->shape[d]);
-    return seen(x, s, k) ? mix(hash, contents(x, s, k)) : mix(hash, 1);
+    return at_attn_sees(x, s, k) ? mix(hash, contents(x, s, k)) : mix(hash, 1);
 }
 
 static uint64_t mix_expr(uint64_t hash, struct attend_exec *x, const struct at_step *s,
@@ -137,7 +127,7 @@ static int build(struct attend_exec *x, const struct at_step *s, const struct at
     if (a->mask.data) {
         at_source_of_mask(&mask, a->mask.shape);
         view[0] = a->mask;
-        view[0].data = seen(x, s, AT_IN_MASK) ? view[0].data : NULL;
+        view[0].data = at_attn_sees(x, s, AT_IN_MASK) ? view[0].data : NULL;
         status = at_source_init(x->ctx, &src[n], &mask, view);
         list[n] = &src[n];
         n += status == 0;
@@ -145,7 +135,7 @@ static int build(struct attend_exec *x, const struct at_step *s, const struct at
     if (a->mask_expr && status == 0) {
         for (int k = 0; k < AT_MAX_CAPTURES; k++) {
             view[k] = a->capture[k];
-            view[k].data = seen(x, s, AT_IN_CAPTURE + k) ? view[k].data : NULL;
+            view[k].data = at_attn_sees(x, s, AT_IN_CAPTURE + k) ? view[k].data : NULL;
         }
         status = at_source_init(x->ctx, &src[n], a->mask_expr, view);
         list[n] = &src[n];

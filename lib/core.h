@@ -489,6 +489,8 @@ static inline int64_t at_weights_cell(int64_t j, int64_t n, int64_t cells)
 int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn *a,
                     struct at_seq *seq);
 int64_t at_attn_max_seqs(const struct attend_plan *plan, const struct at_step *s);
+/* Is what input k of s holds there to be read when it is bound? */
+bool at_attn_sees(const struct attend_exec *x, const struct at_step *s, int k);
 /* The problem of an AT_ATTENTION_GRAD.  Absent gradients have no data. */
 struct at_attn_grad {
     struct at_attn a; /* a.lse is read, a.o is not there */

@@ -487,6 +487,13 @@ static const struct refusal {
     {"sdpa " DENSE "--causal", 1, "align"},
     {"sdpa " DENSE "--kv-used " FOLDER "/long.npy", 1, "8"},
     {"sdpa " ROWS(FOLDER "/p") "--q-lens " FOLDER "/ck.npy --kv-lens " FOLDER "/ck.npy", 1, "7"},
+    {"sdpa " DENSE "--alibi " FOLDER "/nan.npy --align top-left", 1, "alibi[1] is nan"},
+    {"sdpa " DENSE "--sinks " FOLDER "/nan.npy", 1, "sinks[1] is nan"},
+    {"sdpa " ROWS(FOLDER "/p") "--q-lens " FOLDER "/falls.npy --kv-lens " FOLDER "/ck.npy",
+     1, "q_lens[2] is 1, below the 2 before it"},
+    {"sdpa " ROWS(FOLDER "/p") "--q-lens " FOLDER "/cq.npy --kv-lens " FOLDER "/falls.npy", 1, "kv_lens[2] is 1"},
+    {"sdpa " DENSE "--block-size 7 --kv-used " FOLDER "/all.npy --block-table " FOLDER "/far.npy",
+     1, "block_table[1, 0] is 2, outside the pool of 2 pages"},
     {"sdpa " DENSE "--device abacus", 1, "abacus"},
     /* expressions */
     {"sdpa " DENSE "--score 'score + x'", 1, "or tensor given by name: score + ^x"},
@@ -510,6 +517,11 @@ static void test_refusals(void)
     static const int32_t too_long[] = {8, 1};
     write_random("wrong", ATTEND_F32, ATTEND_SHAPE(4, 7), 1);
     write_file("long", ATTEND_I32, ATTEND_SHAPE(2), too_long, sizeof too_long);
+    static const int32_t falls[] = {0, 2, 1}, far[] = {0, 2};
+    static const float not_numbers[] = {0.5f, NAN, 0.5f, 0.5f};
+    write_file("falls", ATTEND_I32, ATTEND_SHAPE(3), falls, sizeof falls);
+    write_file("far", ATTEND_I32, ATTEND_SHAPE(2, 1), far, sizeof far);
+    write_file("nan", ATTEND_F32, ATTEND_SHAPE(4), not_numbers, sizeof not_numbers);
     for (size_t i = 0; i < NELEM(refusals); i++) {
         const struct refusal *r = &refusals[i];
         remove(FOLDER "/o.npy");
