@@ -47,8 +47,8 @@ int bench_begin(struct bench_problem *p, attend_exec *exec);
 int bench_measure(struct bench_problem *p, const struct bench_clock *c, struct bench_sample *s);
 void bench_end(struct bench_problem *p); /* leaves the exec */
 
-/* Operations a second of multiply-adds on the threads of ctx. */
-double bench_peak(attend_ctx *ctx, const struct at_simd *t, int64_t (*now)(void));
+/* Operations a second of multiply-adds, on the threads of ctx or the calling one alone. */
+double bench_peak(attend_ctx *ctx, const struct at_simd *t, bool serial, int64_t (*now)(void));
 /* Seconds of one of many calls of a tiny problem: bind with all its bindings, or none, and run. */
 double bench_call(attend_exec *exec, const attend_binding *bind, int nbind, int64_t (*now)(void));
 

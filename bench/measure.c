@@ -37,18 +37,28 @@ static void multiply_add(void *arg, int64_t item, int slot)
     t->probe_fma(sink, PROBE_ROUNDS);
 }
 
-double bench_peak(attend_ctx *ctx, const struct at_simd *t, int64_t (*now)(void))
+static void on_this_thread(void *arg, int64_t n, void (*fn)(void *arg, int64_t item, int slot),
+                           void *fn_arg)
 {
-    const attend_executor *e = &ctx->exec;
+    (void)arg;
+    for (int64_t i = 0; i < n; i++)
+        fn(fn_arg, i, 0);
+}
+
+double bench_peak(attend_ctx *ctx, const struct at_simd *t, bool serial, int64_t (*now)(void))
+{
+    attend_executor e = ctx->exec;
     float sink[MOST_LANES];
-    int64_t items = (int64_t)PROBE_ITEMS * ctx->threads;
+    int64_t items = (int64_t)PROBE_ITEMS * (serial ? 1 : ctx->threads);
     union {
         const struct at_simd *table;
         void *arg;
     } u = {t};
-    e->parallel_for(e->arg, items / 8, multiply_add, u.arg); /* wakes threads */
+    if (serial)
+        e.parallel_for = on_this_thread;
+    e.parallel_for(e.arg, items / 8, multiply_add, u.arg); /* wakes threads */
     int64_t begin = now();
-    e->parallel_for(e->arg, items, multiply_add, u.arg);
+    e.parallel_for(e.arg, items, multiply_add, u.arg);
     double seconds = (double)(now() - begin) * 1e-9;
     return (double)t->probe_fma(sink, PROBE_ROUNDS) * (double)items / seconds;
 }
@@ -216,20 +226,13 @@ void bench_end(struct bench_problem *p)
     *p = (struct bench_problem){0};
 }
 
-static int measure(struct bench_problem *p, int64_t (*now)(void), double *peak, double *seconds)
+static int measure(struct bench_problem *p, bool serial, int64_t (*now)(void), double *peak,
+                   double *seconds)
 {
     int status = 0;
-    *peak = p->kernels ? bench_peak(p->exec->ctx, p->kernels, now) : 0;
+    *peak = p->kernels ? bench_peak(p->exec->ctx, p->kernels, serial, now) : 0;
     *seconds = (double)time_calls(p, p->calls, now, &status) * 1e-9 / (double)p->calls;
     return status;
-}
-
-static void on_this_thread(void *arg, int64_t n, void (*fn)(void *arg, int64_t item, int slot),
-                           void *fn_arg)
-{
-    (void)arg;
-    for (int64_t i = 0; i < n; i++)
-        fn(fn_arg, i, 0);
 }
 
 /* The same plan, its items one after the other. */
@@ -238,7 +241,7 @@ static int measure_serial(struct bench_problem *p, int64_t (*now)(void), struct 
     attend_ctx *ctx = p->exec->ctx;
     attend_executor all = ctx->exec;
     ctx->exec.parallel_for = on_this_thread;
-    int status = measure(p, now, &s->serial_peak, &s->serial_seconds);
+    int status = measure(p, true, now, &s->serial_peak, &s->serial_seconds);
     ctx->exec = all;
     return status;
 }
@@ -246,7 +249,7 @@ static int measure_serial(struct bench_problem *p, int64_t (*now)(void), struct 
 int bench_measure(struct bench_problem *p, const struct bench_clock *c, struct bench_sample *s)
 {
     *s = (struct bench_sample){.read = p->kernels ? measure_read(p, c->now) : 0};
-    int status = measure(p, c->now, &s->peak, &s->seconds);
+    int status = measure(p, false, c->now, &s->peak, &s->seconds);
     if (status == 0 && c->serial)
         status = measure_serial(p, c->now, s);
     return status;

@@ -75,6 +75,7 @@ static void test_ceilings(void)
 {
     program_run("bench " ONCE "--device simd I");
     ok(number("peak_gflops") > 0 && number("read_gbs") > 0, "a CPU's ceilings are measured");
+    ok(number("one_thread_gflops") > 0, "and those of each instruction set");
     ok(number("call_us") > 0 && number("bind_call_us") >= number("call_us"),
        "what a call costs, and with a bind");
     program_run("bench --reps 2 --threads 2 --json --scaling I");

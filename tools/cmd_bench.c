@@ -42,6 +42,10 @@ struct bench {
     struct line *line;
     int nline;
     double call, bind_call;
+    struct peak {
+        const char *isa;
+        double one, all; /* threads; operations a second, 0 where the instruction set is absent */
+    } peak[AT_SIMD_ISAS];
 };
 
 /* ---- which shapes ---- */
@@ -189,10 +193,25 @@ static int measure_call(struct bench *b)
     return CMD_DONE;
 }
 
+/* What each instruction set can do, which is not what each is used for. */
+static void measure_peaks(struct bench *b)
+{
+    struct at_simd_isa list[AT_SIMD_ISAS];
+    at_simd_list(list);
+    for (int i = 0; i < AT_SIMD_ISAS; i++) {
+        b->peak[i].isa = list[i].name;
+        if (!list[i].table)
+            continue;
+        b->peak[i].one = bench_peak(b->ctx, list[i].table, true, b->clock.now);
+        b->peak[i].all = bench_peak(b->ctx, list[i].table, false, b->clock.now);
+    }
+}
+
 /* Every shape in turn, so that a slow moment of the machine is shared by all. */
 static int measure(struct bench *b)
 {
     int status = measure_call(b);
+    measure_peaks(b);
     for (int64_t r = 0; r < b->reps && status == CMD_DONE; r++)
         for (int i = 0; i < b->nline && status == CMD_DONE; i++) {
             struct line *line = &b->line[i];
@@ -257,6 +276,14 @@ static struct result result_of(const struct bench *b, const struct line *line)
     return r;
 }
 
+static void print_peak(const struct bench *b, const struct peak *p)
+{
+    printf("%s: %.1f GFLOP/s of multiply-adds on one thread", p->isa, p->one * 1e-9);
+    if (b->ctx->threads > 1)
+        printf(", %.1f on %d", p->all * 1e-9, b->ctx->threads);
+    printf("\n");
+}
+
 static void print_table(const struct bench *b)
 {
     char cpu[128];
@@ -277,6 +304,9 @@ static void print_table(const struct bench *b)
         printf("%s%s\n", *line->name ? "" : "  ", *line->name ? "" : line->word);
     }
     printf("\npeak: multiply-adds right before each call; read: reading K and V of the shape\n");
+    for (int i = 0; i < AT_SIMD_ISAS; i++)
+        if (b->peak[i].one > 0)
+            print_peak(b, &b->peak[i]);
     printf("a call of a prepared plan costs %.2f us, bind and call %.2f us\n", b->call * 1e6,
            b->bind_call * 1e6);
 }
@@ -309,7 +339,11 @@ static void print_json(const struct bench *b)
     cmd_print_json(cpu);
     printf(", \"threads\": %d, \"reps\": %d, \"clock\": \"%s\", ", b->ctx->threads, (int)b->reps,
            b->clock.now == at_os_now ? "wall" : "cpu");
-    printf("\"call_us\": %.3f, \"bind_call_us\": %.3f, \"results\": [", b->call * 1e6,
+    printf("\"peaks\": [");
+    for (int i = 0; i < AT_SIMD_ISAS; i++)
+        printf("%s{\"isa\": \"%s\", \"one_thread_gflops\": %.3f, \"gflops\": %.3f}", i ? ", " : "",
+               b->peak[i].isa, b->peak[i].one * 1e-9, b->peak[i].all * 1e-9);
+    printf("], \"call_us\": %.3f, \"bind_call_us\": %.3f, \"results\": [", b->call * 1e6,
            b->bind_call * 1e6);
     for (int i = 0; i < b->nline; i++) {
         printf("%s\n", i ? "," : "");
