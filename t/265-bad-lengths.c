@@ -89,7 +89,7 @@ static const struct wrong wrongs[] = {
     {false, &kv_lens[0], -3,        "kv_lens[0] is -3; prefix sums begin with 0"                },
     {false, &kv_lens[3], 19,        "kv_lens[3] is 19, below the 20 before it"                  },
     {false, &kv_lens[3], INT32_MAX, "kv_lens[3] is 2147483647 but there are 20 rows"            },
-    {false, &q_lens[2],  4 + 8,     "axis 2 of the mask, as (B, H, Sq, Skv), has extent 7 but"  },
+    {false, &kv_lens[1], 7, "axis 3 of the mask, as (B, H, Sq, Skv), has extent 12 but 13 are needed"},
     {true,  &used[1],    13,        "kv_used[1] is 13, outside [0, 12]"                         },
     {true,  &used[0],    -1,        "kv_used[0] is -1, outside [0, 12]"                         },
     {true,  &table[0],   POOL,      "block_table[0, 0] is 6, outside the pool of 6 pages"       },
