@@ -17,7 +17,7 @@
 #include "half.h"
 #include "schedule.h"
 
-#define MAX_PANELS 16  /* of one work item */
+#define MAX_PANELS 32  /* of one work item */
 #define MAX_CHUNKS 64  /* of the keys of one sequence */
 #define MIN_CHUNK 1024 /* keys */
 #define TANH 8         /* multiply-adds that an additive score's tanh is worth */
@@ -707,6 +707,12 @@ static int block_values(const struct panels *p, int64_t j0, int64_t from, int64_
     return odd;
 }
 
+static void begin_panel(const struct panels *p, const struct at_lanes *l, int panel)
+{
+    at_cpu_attn_pack_q(p->t, &p->d->a, l, p->q + panel * p->q_floats);
+    memset(p->state + panel * p->state_floats, 0, (size_t)p->state_floats * sizeof(float));
+}
+
 static void walk_panels(const struct panels *p)
 {
     const struct at_simd *t = p->t;
@@ -721,23 +727,32 @@ static void walk_panels(const struct panels *p)
         at_cpu_attn_lanes(&lanes[i], a, q, w->group, first, (int)at_min(rows, w->first + w->count - first), rows);
         lanes[i].programs = p->d->programs;
         lanes[i].steps = p->steps;
-        at_cpu_attn_pack_q(t, a, &lanes[i], p->q + i * p->q_floats);
-        memset(p->state + i * p->state_floats, 0, (size_t)p->state_floats * sizeof(float));
     }
     int64_t i0 = w->first / ratio, i1 = (w->first + w->count - 1) / ratio + 1;
     struct at_keys all = at_key_range(&a->visible, q, i0, i1);
     int64_t size = t->keys_per_block;
+    bool begun = false, ended = false; /* a panel's rows are packed and stored while it is in cache */
     for (int64_t j0 = all.first / size * size; j0 < all.end && all.first < all.end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
         if (cover(p->d, w, i0, i1, from, to) == AT_COVER_EMPTY)
             continue;
         int odd = block_values(p, j0, from, to);
         struct at_rows k = at_cpu_attn_keys(t, a, w, j0, from, to, p->k);
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < n; i++) {
+            if (!begun)
+                begin_panel(p, &lanes[i], i);
             panel_block(p, &lanes[i], i, &k, odd, j0, to);
+            if (to == all.end)
+                finish_panel(p, &lanes[i], i);
+        }
+        begun = true;
+        ended = to == all.end;
     }
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n && !ended; i++) {
+        if (!begun)
+            begin_panel(p, &lanes[i], i);
         finish_panel(p, &lanes[i], i);
+    }
 }
 
 static void run_panels(const struct at_simd *t, const struct schedule *d, const struct at_item *w,

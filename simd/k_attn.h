@@ -308,10 +308,18 @@ static void softmax_step(float *st, int64_t j0, int64_t n, float *state, int64_t
     }
 }
 
+/* What a tile brings of rows ahead: `lines` of its rows, that many channels after each other. */
+#define SLICE 16
+struct share {
+    const void *const *row;
+    int n;
+    int64_t bytes;
+};
+
 /* Sums start at -m, so that a score leaves them ready for vweight. */
 INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const float *k,
                          int64_t stride, int64_t dk, float *state, int64_t dv, float scale,
-                         struct unit u)
+                         struct unit u, struct share ahead)
 {
     V z[TILE][NV], top[NV];
     float *tile = st + j * R, delta[R];
@@ -322,7 +330,11 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
         for (int x = 0; x < nx; x++)
             z[x][v] = m;
     }
-    contract(nx, z, qp, k, stride, 1, dk);
+    for (int64_t d = 0; d < dk; d += SLICE) {
+        for (int r = 0; r < ahead.n; r++)
+            vprefetch((const char *)ahead.row[r] + d / SLICE * 64);
+        contract(nx, z, qp + d * R, k + d, stride, 1, dk - d < SLICE ? dk - d : SLICE);
+    }
     VM passes[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
@@ -361,18 +373,29 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
 }
 
 static void scores_softmax(float *st, int64_t j0, const float *qp, const struct at_rows *k,
-                           float *state, int64_t dv, float scale)
+                           float *state, int64_t dv, float scale, const struct at_ahead *ahead)
 {
     struct unit u = unit_of(scale);
     const float *key = k->base;
     struct tiles t = cut(k->n);
+    struct share mine = {0};
+    int left = 0;
+    if (ahead && t.width) {
+        left = ahead->n;
+        mine.row = ahead->row;
+        mine.n = (int)((left + t.wide + t.narrow - 1) / (t.wide + t.narrow));
+    }
     for (int half = 0; half < 2; half++) {
         int64_t tiles = half ? t.narrow : t.wide;
         switch (tiles ? t.width - half : 0) {
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
-    for (; tiles > 0; tiles--, j0 += nx, key += nx * k->stride)                                    \
-        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv, scale, u);               \
+    for (; tiles > 0; tiles--, j0 += nx, key += nx * k->stride) {                                  \
+        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv, scale, u, mine);         \
+        mine.row += mine.n;                                                                        \
+        left -= mine.n;                                                                            \
+        mine.n = left < mine.n ? left : mine.n;                                                    \
+    }                                                                                              \
     break;
             EACH_WIDTH(CASE)
 #undef CASE

@@ -90,6 +90,14 @@ struct at_matmul {
     int one_form; /* a row of c has the same bits whatever m is: by dot products wherever they can be */
 };
 
+/* Rows that are read or written next, `bytes` of each, to be brought into the cache meanwhile. */
+#define AT_SIMD_MOST_AHEAD 128
+struct at_ahead {
+    const void *row[AT_SIMD_MOST_AHEAD];
+    int n;
+    int64_t bytes;
+};
+
 struct at_expr_program;
 struct at_expr_block;
 
@@ -142,9 +150,10 @@ struct at_simd {
      * key.  Moves m, and then rescales l, acc and the weights of this block before j0, if it must.
      */
     void (*softmax_step)(float *st, int64_t j0, int64_t n, float *state, int64_t dv, float scale);
-    /* scores and softmax_step in one, for keys that every row sees: no score is stored. */
+    /* scores and softmax_step in one, for keys that every row sees: no score is stored.  ahead may be
+     * NULL. */
     void (*scores_softmax)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
-                           float *state, int64_t dv, float scale);
+                           float *state, int64_t dv, float scale, const struct at_ahead *ahead);
     /* acc += weights * values over keys [j0, j1) of the block.  exact: select per (row, key), so
      * that a NaN or infinite value reaches only rows that see it; needed if pack_v returned 1 and
      * some key of [j0, j1) is hidden from some row. */
