@@ -599,6 +599,7 @@ struct panels {
     float *q, *state, *st, *k, *v;
     void *steps; /* scratch of programs */
     int64_t q_floats, state_floats;
+    struct at_ahead ahead; /* what the panel at work brings into the cache */
 };
 
 /* Keys [from, to) of the block at j0, some of them hidden from some row of the panel. */
@@ -622,7 +623,8 @@ static void full_keys(const struct panels *p, int panel, const struct at_rows *k
     part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
     part.n = to - from;
     p->t->scores_softmax(p->st, from - j0, p->q + panel * p->q_floats, &part,
-                         p->state + panel * p->state_floats, p->d->a.dv, at_cpu_attn_scale(&p->d->a));
+                         p->state + panel * p->state_floats, p->d->a.dv, at_cpu_attn_scale(&p->d->a),
+                         &p->ahead);
 }
 
 /* Keys [from, to) of the block at j0, of which masks leave the panel the same kind of share. */
@@ -707,19 +709,33 @@ static int block_values(const struct panels *p, int64_t j0, int64_t from, int64_
     return odd;
 }
 
+/* Rows that come next: where the keys of a panel begin, the queries of the panel after it; where they end,
+ * its own results. */
+static struct at_ahead look_ahead(const struct at_lanes *l, bool queries, bool results,
+                                  const void *row[2 * AT_MAX_LANES])
+{
+    struct at_ahead to = {row, 0};
+    for (int r = 0; queries && r < l[1].n; r++)
+        row[to.n++] = l[1].q[r];
+    for (int r = 0; results && r < l->n; r++)
+        row[to.n++] = l->o[r];
+    return to;
+}
+
 static void begin_panel(const struct panels *p, const struct at_lanes *l, int panel)
 {
     at_cpu_attn_pack_q(p->t, &p->d->a, l, p->q + panel * p->q_floats);
     memset(p->state + panel * p->state_floats, 0, (size_t)p->state_floats * sizeof(float));
 }
 
-static void walk_panels(const struct panels *p)
+static void walk_panels(struct panels *p)
 {
     const struct at_simd *t = p->t;
     const struct at_attn *a = &p->d->a;
     const struct at_item *w = p->w;
     const struct at_seq *q = &p->d->seq[w->seq];
     struct at_lanes lanes[MAX_PANELS];
+    const void *next[2 * AT_MAX_LANES];
     int rows = t->rows_per_panel, n = (int)at_ceil_div(w->count, rows), ratio = at_cpu_attn_ratio(a);
     for (int i = 0; i < n; i++) {
         int64_t first = w->first + (int64_t)i * rows;
@@ -741,6 +757,7 @@ static void walk_panels(const struct panels *p)
         for (int i = 0; i < n; i++) {
             if (!begun)
                 begin_panel(p, &lanes[i], i);
+            p->ahead = look_ahead(&lanes[i], !begun && i + 1 < n, to == all.end && a->o.data, next);
             panel_block(p, &lanes[i], i, &k, odd, j0, to);
             if (to == all.end)
                 finish_panel(p, &lanes[i], i);

@@ -308,18 +308,13 @@ static void softmax_step(float *st, int64_t j0, int64_t n, float *state, int64_t
     }
 }
 
-/* What a tile brings of rows ahead: `lines` of its rows, that many channels after each other. */
-#define SLICE 16
-struct share {
-    const void *const *row;
-    int n;
-    int64_t bytes;
-};
+#define LINE 16 /* floats that come into the cache at once */
 
-/* Sums start at -m, so that a score leaves them ready for vweight. */
+/* Sums start at -m, so that a score leaves them ready for vweight.  Lines of the rows ahead are
+ * asked for between channels, so that their misses spread. */
 INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const float *k,
                          int64_t stride, int64_t dk, float *state, int64_t dv, float scale,
-                         struct unit u, struct share ahead)
+                         struct unit u, struct at_ahead ahead)
 {
     V z[TILE][NV], top[NV];
     float *tile = st + j * R, delta[R];
@@ -330,10 +325,12 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
         for (int x = 0; x < nx; x++)
             z[x][v] = m;
     }
-    for (int64_t d = 0; d < dk; d += SLICE) {
+    if (!ahead.n)
+        contract(nx, z, qp, k, stride, 1, dk);
+    for (int64_t d = 0; ahead.n && d < dk; d += LINE) {
         for (int r = 0; r < ahead.n; r++)
-            vprefetch((const char *)ahead.row[r] + d / SLICE * 64);
-        contract(nx, z, qp + d * R, k + d, stride, 1, dk - d < SLICE ? dk - d : SLICE);
+            vprefetch((const float *)ahead.row[r] + d);
+        contract(nx, z, qp + d * R, k + d, stride, 1, dk - d < LINE ? dk - d : LINE);
     }
     VM passes[NV];
 #pragma GCC unroll 4
@@ -378,23 +375,18 @@ static void scores_softmax(float *st, int64_t j0, const float *qp, const struct 
     struct unit u = unit_of(scale);
     const float *key = k->base;
     struct tiles t = cut(k->n);
-    struct share mine = {0};
-    int left = 0;
-    if (ahead && t.width) {
-        left = ahead->n;
-        mine.row = ahead->row;
-        mine.n = (int)((left + t.wide + t.narrow - 1) / (t.wide + t.narrow));
-    }
+    struct at_ahead all = ahead ? *ahead : (struct at_ahead){NULL, 0}, part = all;
+    part.n = t.width ? (int)((all.n + t.wide + t.narrow - 1) / (t.wide + t.narrow)) : 0;
     for (int half = 0; half < 2; half++) {
         int64_t tiles = half ? t.narrow : t.wide;
         switch (tiles ? t.width - half : 0) {
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
     for (; tiles > 0; tiles--, j0 += nx, key += nx * k->stride) {                                  \
-        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv, scale, u, mine);         \
-        mine.row += mine.n;                                                                        \
-        left -= mine.n;                                                                            \
-        mine.n = left < mine.n ? left : mine.n;                                                    \
+        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv, scale, u, part);         \
+        part.row += part.n;                                                                        \
+        all.n -= part.n;                                                                           \
+        part.n = all.n < part.n ? all.n : part.n;                                                  \
     }                                                                                              \
     break;
             EACH_WIDTH(CASE)

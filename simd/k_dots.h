@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Attention in the decode shape: lanes are channels, for few packed rows that share every key and
- * value read.  Score tiles are VL dot products: (VL / rt) keys of rt rows, reduced together into
- * one vector of the block st[key][rp], rp = at_simd_dots_stride(rows).
+ * value read.  A tile of scores is a few keys by a few rows, each sum a vector; VL of these are
+ * reduced together into a vector of the block st[key][rp], rp = at_simd_dots_stride(rows).
  *
  * Private layouts: Q [rp / rt][dk up to 32, / VL][rt][VL] for tiles of rt rows, zero-padded; state
  * m[16], l[16], acc[row][dv up to 32]. */
@@ -405,11 +405,9 @@ INLINE void dots_strips(enum at_elem type, int rt, float *acc, const float *st, 
         next_bytes = ahead->stride * at_elem_size(ahead->type);
         bytes = row_bytes(ahead);
     }
-#define LINE(d) ((d)*bytes / dv / 64)
     for (; d + ns * VL <= dv; d += ns * VL)
-        dots_strip(type, rt, ns, acc, padded, st, rp, v, d, VL, next + LINE(d) * 64, next_bytes,
-                   LINE(d + ns * VL) - LINE(d));
-#undef LINE
+        dots_strip(type, rt, ns, acc, padded, st, rp, v, d, VL, next + d * bytes / dv / 64 * 64,
+                   next_bytes, (d + ns * VL) * bytes / dv / 64 - d * bytes / dv / 64);
     for (; d + VL <= dv; d += VL)
         dots_strip(type, rt, 1, acc, padded, st, rp, v, d, VL, next, 0, 0);
     if (d < dv)

@@ -90,12 +90,10 @@ struct at_matmul {
     int one_form; /* a row of c has the same bits whatever m is: by dot products wherever they can be */
 };
 
-/* Rows that are read or written next, `bytes` of each, to be brought into the cache meanwhile. */
-#define AT_SIMD_MOST_AHEAD 128
+/* Rows of about as many floats as a key, which are read or written next. */
 struct at_ahead {
-    const void *row[AT_SIMD_MOST_AHEAD];
+    const void *const *row;
     int n;
-    int64_t bytes;
 };
 
 struct at_expr_program;
@@ -150,8 +148,8 @@ struct at_simd {
      * key.  Moves m, and then rescales l, acc and the weights of this block before j0, if it must.
      */
     void (*softmax_step)(float *st, int64_t j0, int64_t n, float *state, int64_t dv, float scale);
-    /* scores and softmax_step in one, for keys that every row sees: no score is stored.  ahead may be
-     * NULL. */
+    /* scores and softmax_step in one, for keys that every row sees: no score is stored.  ahead, or
+     * NULL: rows that are brought into the cache meanwhile. */
     void (*scores_softmax)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
                            float *state, int64_t dv, float scale, const struct at_ahead *ahead);
     /* acc += weights * values over keys [j0, j1) of the block.  exact: select per (row, key), so

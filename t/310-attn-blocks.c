@@ -211,7 +211,7 @@ static void run_panel(const struct problem *p, const float *qp, float *state, in
                 ;
             struct at_rows part = rows_of((const char *)k.base, k.stride, j, e - j, w->dk, k.type);
             if (full) {
-                t->scores_softmax(st, j, qp, &part, state, w->dv, p->scale);
+                t->scores_softmax(st, j, qp, &part, state, w->dv, p->scale, NULL);
                 continue;
             }
             partial = true;
@@ -416,7 +416,7 @@ static void test_bad_query(const struct at_simd *t)
     q[2 * d + 3] = NAN;
     memset(state, 0, (size_t)at_simd_state_floats(t, d) * 4);
     t->pack_q(qp, rows, AT_ELEM_F32, d, 1);
-    t->scores_softmax(st, 0, qp, &key, state, d, 1);
+    t->scores_softmax(st, 0, qp, &key, state, d, 1, NULL);
     for (int64_t j = 0; j < keys; j++)
         for (int64_t r = 0; r < n; r++)
             good &= r == 2 ? isnan(st[j * n + r]) != 0 : st[j * n + r] <= 0x1p24f;
