@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -171,6 +172,22 @@ void at_os_file_discard(struct at_os_file *f)
     if (f->beside)
         unlink(f->beside);
     file_free(f);
+}
+
+static volatile int *interrupted; /* whom Ctrl-C tells */
+
+static void interrupt(int signal)
+{
+    (void)signal;
+    *interrupted = 1;
+}
+
+/* No SA_RESTART: a line that is being read ends too. */
+void at_os_on_interrupt(volatile int *flag)
+{
+    struct sigaction action = {.sa_handler = interrupt};
+    interrupted = flag;
+    sigaction(SIGINT, &action, NULL);
 }
 
 bool at_os_is_folder(const char *path)

@@ -39,6 +39,9 @@ void at_os_list(const char *folder, void (*fn)(void *arg, const char *name, int6
                 void *arg);
 bool at_os_is_terminal(int fd);                               /* 0 stdin, 1 stdout, 2 stderr */
 
+/* Ctrl-C sets *flag to 1 from now on, and no longer ends the program. */
+void at_os_on_interrupt(volatile int *flag);
+
 /* ---- memory ---- */
 
 /* Page-aligned memory, not cleared; from 4 MiB up large pages are asked for.  NULL: none left. */

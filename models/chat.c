@@ -10,25 +10,32 @@
 #include <string.h>
 
 /* The first row whose mark the template has is its kind; before NULL: known and not supported. */
+/* clang-format off */
 static const struct kind {
     const char *name, *mark;
-    const char *before, *after; /* what the user says stands between them */
+    const char *before, *after; /* what the user says first stands between them */
+    const char *later; /* instead of before, in turns that follow an answer: the answer ends here */
     bool trim;                  /* white space around it is dropped */
 } kinds[] = {
-    {"SmolLM2",                              "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>",
+    {"SmolLM2", "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>",
      "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-     "<|im_end|>\n<|im_start|>user\n",                                                                                                               "<|im_end|>\n<|im_start|>assistant\n",                         false},
-    {"ChatML with a system text of its own", "<|im_start|>system",                                                             NULL,                 NULL,                                                          false},
-    {"ChatML",                               "<|im_start|>' + message['role']",                                                "<|im_start|>user\n",
-     "<|im_end|>\n<|im_start|>assistant\n",                                                                                                                                                                         false},
-    {"Llama 3.1",                            "Cutting Knowledge Date",                                                         NULL,                 NULL,                                                          false},
-    {"Llama 3",                              "<|start_header_id|>",
-     "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n",                                                                                "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", true },
-    {"Llama 2 or Mistral",                   "[INST]",                                                                         NULL,                 NULL,                                                          false},
-    {"Gemma",                                "<start_of_turn>",                                                                NULL,                 NULL,                                                          false},
-    {"Zephyr or Phi 3",                      "<|assistant|>",                                                                  NULL,                 NULL,                                                          false},
-    {"DeepSeek",                             "<\xef\xbd\x9cUser\xef\xbd\x9c>",                                                 NULL,                 NULL,                                                          false},
+     "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n",
+     "<|im_end|>\n<|im_start|>user\n", false},
+    {"ChatML with a system text of its own", "<|im_start|>system", NULL, NULL, NULL, false},
+    {"ChatML", "<|im_start|>' + message['role']",
+     "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n",
+     "<|im_end|>\n<|im_start|>user\n", false},
+    {"Llama 3.1", "Cutting Knowledge Date", NULL, NULL, NULL, false},
+    {"Llama 3", "<|start_header_id|>",
+     "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n",
+     "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+     "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n", true},
+    {"Llama 2 or Mistral", "[INST]", NULL, NULL, NULL, false},
+    {"Gemma", "<start_of_turn>", NULL, NULL, NULL, false},
+    {"Zephyr or Phi 3", "<|assistant|>", NULL, NULL, NULL, false},
+    {"DeepSeek", "<\xef\xbd\x9cUser\xef\xbd\x9c>", NULL, NULL, NULL, false},
 };
+/* clang-format on */
 
 static bool contains(attend_str text, const char *mark)
 {
@@ -61,8 +68,8 @@ static int find_kind(const attend_gguf *g, const struct kind **kind, char *err, 
                   (int)(text.n < 60 ? text.n : 60), text.s);
 }
 
-int64_t attend_chat_wrap(const attend_gguf *g, const char *user, size_t n, char **out, char *err,
-                         size_t errlen)
+static int64_t wrap(const attend_gguf *g, bool first, const char *user, size_t n, char **out,
+                    char *err, size_t errlen)
 {
     const struct kind *kind = NULL;
     *out = NULL;
@@ -73,13 +80,26 @@ int64_t attend_chat_wrap(const attend_gguf *g, const char *user, size_t n, char 
         user++;
     while (kind->trim && n > 0 && isspace((unsigned char)user[n - 1]))
         n--;
-    size_t before = strlen(kind->before), after = strlen(kind->after);
+    const char *head = first ? kind->before : kind->later;
+    size_t before = strlen(head), after = strlen(kind->after);
     char *text = n < SIZE_MAX / 2 ? malloc(before + n + after + 1) : NULL;
     if (!text)
         return at_say(err, errlen, ATTEND_ENOMEM, "no memory for a prompt of %zu bytes", n);
-    memcpy(text, kind->before, before);
+    memcpy(text, head, before);
     memcpy(text + before, user, n);
     memcpy(text + before + n, kind->after, after + 1);
     *out = text;
     return (int64_t)(before + n + after);
+}
+
+int64_t attend_chat_wrap(const attend_gguf *g, const char *user, size_t n, char **out, char *err,
+                         size_t errlen)
+{
+    return wrap(g, true, user, n, out, err, errlen);
+}
+
+int64_t attend_chat_wrap_later(const attend_gguf *g, const char *user, size_t n, char **out,
+                               char *err, size_t errlen)
+{
+    return wrap(g, false, user, n, out, err, errlen);
 }

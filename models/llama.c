@@ -651,6 +651,11 @@ const attend_plan *attend_llama_plan(const attend_llama *m)
     return m->plan;
 }
 
+void attend_llama_cancel(attend_llama *m, const volatile int *flag)
+{
+    attend_exec_cancel(m->exec, flag);
+}
+
 void attend_llama_reset(attend_llama *m)
 {
     m->fed = 0;

@@ -179,6 +179,9 @@ ATTEND_API int attend_tokenizer_kind(const attend_tokenizer *t, int32_t id);
  * none. *out is freed with attend_free; returns its length. */
 ATTEND_API int64_t attend_chat_wrap(const attend_gguf *g, const char *user, size_t n, char **out,
                                     char *err, size_t errlen) ATTEND_CHECK;
+/* The same for a turn after an answer, whose end token has not been fed: it is in the text. */
+ATTEND_API int64_t attend_chat_wrap_later(const attend_gguf *g, const char *user, size_t n,
+                                          char **out, char *err, size_t errlen) ATTEND_CHECK;
 
 /* ---- Language models ----------------------------------------------------------------------- */
 
@@ -227,6 +230,8 @@ ATTEND_API const attend_plan *attend_llama_plan(const attend_llama *m);
  * ATTEND_ELIMIT: they do not fit into the context.  After a failure none of them counts as fed. */
 ATTEND_API int attend_llama_feed(attend_llama *m, const int32_t *tokens, int64_t n, int64_t from,
                                  float *logits, char *err, size_t errlen) ATTEND_CHECK;
+/* A flag that feeding looks at, as attend_exec_cancel; what was being fed then does not count. */
+ATTEND_API void attend_llama_cancel(attend_llama *m, const volatile int *flag);
 /* Forgets all that was fed. */
 ATTEND_API void attend_llama_reset(attend_llama *m);
 

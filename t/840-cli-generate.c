@@ -359,6 +359,30 @@ static void test_memory(void)
 #endif
 }
 
+/* The second turn reads only what is new, so the first answer is as if it had been asked for alone.
+ */
+static void test_interactive(void)
+{
+    static char alone[2000];
+    static const char said[] = "hello\n/stats\n/what\nworld\n/reset\nhello\n/quit\nnever\n";
+    program_run("generate -m tiny.gguf --chat -p hello -n 3 --quiet");
+    snprintf(alone, sizeof alone, "%.1500s", program_out);
+    write_bytes("said", said, strlen(said));
+    is_int(program_run("generate -m tiny.gguf --interactive -n 3 < said"), 0, "a conversation");
+    ok(strncmp(program_out, alone, strlen(alone)) == 0, "begins as one turn alone does");
+    const char *stats = strstr(program_out, "1 turns; ");
+    ok(stats && strstr(stats, " of 256 tokens of context; read "), "has /stats");
+    ok(strstr(program_out, "There is no /what.\n/stats ") != NULL, "and tells its commands");
+    size_t n = strlen(program_out), a = strlen(alone);
+    ok(n > a && strcmp(program_out + n - a, alone) == 0, "after /reset it begins anew");
+    is_int(program_run("generate -m tiny.gguf --interactive --ctx 60 < said"), 0,
+           "a small context");
+    ok(strstr(program_out, "(The context is full: /reset begins anew.)") != NULL, "is told of");
+    refused(2, "generate -m tiny.gguf --interactive -p x",
+            "attend generate: -p does not go with --interactive");
+    remove_file("said");
+}
+
 int main(void)
 {
     program_init(FOLDER);
@@ -371,6 +395,7 @@ int main(void)
     test_prompts();
     test_tokens();
     test_outputs();
+    test_interactive();
     test_memory();
     program_fini();
     return done_testing();

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* attend generate: text from a language model, shown as it is made. */
+#include "chat.h"
 #include "model.h"
 #include "os.h"
 
@@ -10,15 +11,16 @@
 
 static const struct cmd_flag flags[] = {
     MODEL_FLAGS,
-    {"-p",       "PROMPT", "what the text begins with; with --chat, what is said to the model", NULL},
-    {"-n",       "N",      "how many tokens at most (128)",                                     NULL},
-    {"--chat",   NULL,     "wraps the prompt as the model's chat template does",                NULL},
-    {"--temp",   "T",      "0 takes the likeliest token, more is more surprising (0)",          NULL},
-    {"--top-k",  "K",      "chooses among the K likeliest tokens; 0: all (0)",                  NULL},
-    {"--top-p",  "P",      "chooses among the likeliest that hold P of the probability (1)",    NULL},
-    {"--seed",   "N",      "another seed is another choice (0)",                                NULL},
-    {"--logits", "L.npy",  "f32, row i is what token i was chosen from",                        NULL},
-    {NULL,       NULL,     NULL,                                                                NULL},
+    {"-p",            "PROMPT", "what the text begins with; with --chat, what is said to the model", NULL},
+    {"-n",            "N",      "how many tokens at most (128)",                                     NULL},
+    {"--interactive", NULL,     "a conversation, a line a turn; /help there says more",              NULL},
+    {"--chat",        NULL,     "wraps the prompt as the model's chat template does",                NULL},
+    {"--temp",        "T",      "0 takes the likeliest token, more is more surprising (0)",          NULL},
+    {"--top-k",       "K",      "chooses among the K likeliest tokens; 0: all (0)",                  NULL},
+    {"--top-p",       "P",      "chooses among the likeliest that hold P of the probability (1)",    NULL},
+    {"--seed",        "N",      "another seed is another choice (0)",                                NULL},
+    {"--logits",      "L.npy",  "f32, row i is what token i was chosen from",                        NULL},
+    {NULL,            NULL,     NULL,                                                                NULL},
 };
 
 enum { BATCH = 512 }; /* tokens of a long prompt that go through the model at once */
@@ -95,25 +97,6 @@ static int read_prompt(struct generate *x)
     if (status == CMD_DONE && x->prompt == 0)
         status = cmd_fail(x->l, NULL, "the prompt is empty, and this model has no start token");
     return status;
-}
-
-static int make_sampler(struct generate *x)
-{
-    char err[320];
-    int64_t top_k = 0, seed = 0;
-    attend_sampler_opts opts;
-    attend_sampler_opts_init(&opts);
-    if (!cmd_float(x->l, "--temp", 0, 1e6f, &opts.temperature) ||
-        !cmd_int(x->l, "--top-k", 0, INT32_MAX, &top_k) ||
-        !cmd_float(x->l, "--top-p", 0, 1, &opts.top_p) ||
-        !cmd_int(x->l, "--seed", 0, INT64_MAX - 1, &seed))
-        return CMD_WRONG;
-    opts.top_k = (int32_t)top_k;
-    opts.seed = (uint64_t)seed;
-    if (attend_sampler_new(&opts, (int32_t)attend_llama_vocabulary(x->model.llama), &x->sampler,
-                           err, sizeof err) < 0)
-        return cmd_fail(x->l, NULL, "%s", err);
-    return CMD_DONE;
 }
 
 /* ---- what comes out ---- */
@@ -283,7 +266,7 @@ static int run_model(struct generate *x)
     if (status == CMD_DONE && x->l->plan)
         return cmd_print_plan(x->l, attend_llama_plan(x->model.llama));
     if (status == CMD_DONE)
-        status = make_sampler(x);
+        status = model_sampler(&x->model, &x->sampler);
     if (status == CMD_DONE)
         status = generate(x);
     if (status == CMD_DONE)
@@ -294,6 +277,8 @@ static int run_model(struct generate *x)
 static int run(const struct cmd_line *l)
 {
     struct generate x = {.l = l, .n = 128};
+    if (cmd_has(l, "--interactive"))
+        return chat_run(l);
     if (!cmd_has(l, "-p"))
         return cmd_wrong(l, "-p is missing: what does the text begin with?");
     if (!cmd_int(l, "-n", 0, INT32_MAX, &x.n))

@@ -68,6 +68,25 @@ int model_make(struct model *m, const char *what, int64_t need, int64_t batch)
     return made < 0 ? cmd_fail(m->l, file ? m->file : NULL, "%s", err) : CMD_DONE;
 }
 
+int model_sampler(const struct model *m, attend_sampler **sampler)
+{
+    char err[320];
+    int64_t top_k = 0, seed = 0;
+    attend_sampler_opts opts;
+    attend_sampler_opts_init(&opts);
+    if (!cmd_float(m->l, "--temp", 0, 1e6f, &opts.temperature) ||
+        !cmd_int(m->l, "--top-k", 0, INT32_MAX, &top_k) ||
+        !cmd_float(m->l, "--top-p", 0, 1, &opts.top_p) ||
+        !cmd_int(m->l, "--seed", 0, INT64_MAX - 1, &seed))
+        return CMD_WRONG;
+    opts.top_k = (int32_t)top_k;
+    opts.seed = (uint64_t)seed;
+    if (attend_sampler_new(&opts, (int32_t)attend_llama_vocabulary(m->llama), sampler, err,
+                           sizeof err) < 0)
+        return cmd_fail(m->l, NULL, "%s", err);
+    return CMD_DONE;
+}
+
 void model_close(struct model *m)
 {
     attend_llama_free(m->llama);
