@@ -75,4 +75,13 @@ for compiler in "${CC:-cc} -std=c11 -x c" "${CXX:-c++} -std=c++17 -x c++"; do
         skip "no ${compiler%% *}"
     fi
 done
+# The API reference.
+if command -v doxygen >/dev/null; then
+    api=$built/001-lint.tmp
+    none "Doxygen makes the API reference without a warning" "$(
+        mkdir -p "$api" && { cat doc/Doxyfile; echo "OUTPUT_DIRECTORY = $api"; } | doxygen - 2>&1)"
+    rm -rf "$api"
+else
+    skip "no doxygen"
+fi
 echo "1..$count"

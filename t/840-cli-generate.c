@@ -383,6 +383,29 @@ static void test_interactive(void)
     remove_file("said");
 }
 
+static void test_plan_page(void)
+{
+    good(program_run("plan attention:f32:b1h2g1q5k9d8 --html --device ref"), "a plan as a page");
+    ok(strncmp(program_out, "<!DOCTYPE html>", 15) == 0 && strstr(program_out, "</html>\n") &&
+           strstr(program_out, "const plan = {\"device\": \"ref\""),
+       "is whole, with the plan inside");
+}
+
+/* What is absent and can be installed has a hint. */
+static void test_devices(void)
+{
+    int absent = 0, hints = 0;
+    good(program_run("devices --json"), "devices");
+    for (char *line = strtok(program_out, "\n"); line; line = strtok(NULL, "\n")) {
+        bool gpu = strstr(line, "\"opencl") || strstr(line, "\"cuda");
+        absent += gpu && strstr(line, "\"present\": false");
+        hints += strstr(line, "\"hint\": ") != NULL;
+    }
+    is_int(hints, absent, "a backend that is absent has a hint");
+    refused(2, "devices --jsno", "attend devices: there is no flag --jsno; did you mean --json?");
+    refused(2, "devics", "attend: there is no verb devics; did you mean devices?");
+}
+
 int main(void)
 {
     program_init(FOLDER);
@@ -396,6 +419,8 @@ int main(void)
     test_tokens();
     test_outputs();
     test_interactive();
+    test_plan_page();
+    test_devices();
     test_memory();
     program_fini();
     return done_testing();

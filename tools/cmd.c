@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Command lines against tables of flags; messages; the context that every verb opens. */
 #include "cmd.h"
+#include "page.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -21,8 +22,9 @@ static const struct cmd_flag common[] = {
 
 /* Only where a plan is asked for. */
 static const struct cmd_flag plan_flags[] = {
-    {"--dot", NULL, "the plan as a graph for Graphviz", NULL},
-    {NULL,    NULL, NULL,                               NULL},
+    {"--dot",  NULL, "the plan as a graph for Graphviz", NULL},
+    {"--html", NULL, "the plan as a page",               NULL},
+    {NULL,     NULL, NULL,                               NULL},
 };
 
 /* ---- messages ---- */
@@ -401,15 +403,32 @@ int cmd_compile(const struct cmd_line *l, attend_graph *g, attend_plan **plan)
     return CMD_DONE;
 }
 
+/* In JSON "<" is in strings alone; there "</script>" would end the script. */
+static void print_page(const char *page, const char *place, const char *json)
+{
+    fwrite(page, 1, (size_t)(place - page), stdout);
+    for (; *json; json++)
+        if (*json == '<')
+            fputs("\\u003c", stdout);
+        else
+            putchar(*json);
+    fputs(place + strlen(PAGE_MARK), stdout);
+}
+
 int cmd_print_plan(const struct cmd_line *l, const attend_plan *plan)
 {
-    attend_format format = cmd_has(l, "--dot")    ? ATTEND_DOT
-                           : cmd_has(l, "--json") ? ATTEND_JSON
-                                                  : ATTEND_TEXT;
+    const char *page = page_text[PAGE_PLAN], *place = strstr(page, PAGE_MARK);
+    bool html = cmd_has(l, "--html");
+    attend_format format = cmd_has(l, "--dot")            ? ATTEND_DOT
+                           : html || cmd_has(l, "--json") ? ATTEND_JSON
+                                                          : ATTEND_TEXT;
     char *text = attend_plan_describe(plan, format);
     if (!text)
         return cmd_fail(l, NULL, "no memory for the text of the plan");
-    fputs(text, stdout);
+    if (html)
+        print_page(page, place, text);
+    else
+        fputs(text, stdout);
     attend_free(text);
     return CMD_DONE;
 }

@@ -3,15 +3,37 @@
 #include "cmd.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const struct cmd_flag flags[] = {
     {NULL, NULL, NULL, NULL}
 };
 
+/* How to get what is absent. */
+static const char *hint(const attend_device_info *d)
+{
+    static const struct {
+        const char *backend, *text;
+    } hints[] = {
+        {"opencl",
+         "install a driver; on Debian pocl-opencl-icd for the CPU, else the one of the GPU: "
+         "intel-opencl-icd, mesa-opencl-icd or nvidia-opencl-icd"        },
+        {"cuda",
+         "install NVIDIA's driver, and NVRTC, which compiles kernels: Debian's libnvrtc, or "
+         "nvidia-cuda-nvrtc from PyPI with its folder in LD_LIBRARY_PATH"},
+    };
+    for (size_t i = 0; !d->present && i < sizeof hints / sizeof *hints; i++)
+        if (strncmp(d->name, hints[i].backend, strlen(hints[i].backend)) == 0)
+            return hints[i].text;
+    return NULL;
+}
+
 static void print_text(const attend_device_info *d)
 {
     printf("%s %-14s %s%s\n", d->chosen ? "*" : " ", d->name,
            d->present ? "" : "absent: ", d->detail);
+    if (hint(d))
+        printf("  %-14s to have it: %s\n", "", hint(d));
 }
 
 static void print_json(const attend_device_info *d)
@@ -21,6 +43,10 @@ static void print_json(const attend_device_info *d)
     printf(", \"present\": %s, \"auto\": %s, \"detail\": ", d->present ? "true" : "false",
            d->chosen ? "true" : "false");
     cmd_print_json(d->detail);
+    if (hint(d)) {
+        printf(", \"hint\": ");
+        cmd_print_json(hint(d));
+    }
     printf("}\n");
 }
 

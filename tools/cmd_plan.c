@@ -7,6 +7,7 @@
 
 static const struct cmd_flag flags[] = {
     {"--dot",    NULL, "the plan as a graph for Graphviz",              NULL},
+    {"--html",   NULL, "the plan as a page",                            NULL},
     MODEL_FLAGS,
     {"--tokens", "N",  "of a model: tokens fed at once, at most (512)", NULL},
     {NULL,       NULL, NULL,                                            NULL},

@@ -16,8 +16,6 @@ struct map {
 /* The entropy of a head, in nats: the mean over its rows of that of their cells. */
 double map_entropy(const struct map *m, int64_t layer, int64_t head);
 
-extern const char *const map_page_text[1]; /* made of map_page.html */
-
 /* Each writes a whole file and returns an exit status. */
 int map_write_page(const struct map *m, const char *file);
 int map_write_png(const struct map *m, const char *file);

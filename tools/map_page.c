@@ -3,6 +3,7 @@
  * in its place. */
 #include "map.h"
 #include "os.h"
+#include "page.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -85,15 +86,14 @@ static void put_data(struct page *p)
 
 int map_write_page(const struct map *m, const char *file)
 {
-    static const char mark[] = "/*DATA*/";
     char err[320];
     struct page p = {.m = m};
-    const char *text = map_page_text[0], *place = strstr(text, mark);
+    const char *text = page_text[PAGE_MAP], *place = strstr(text, PAGE_MARK);
     if (at_os_file_new(&p.file, file, err, sizeof err) < 0)
         return cmd_fail(m->l, NULL, "%s", err);
     at_os_file_write(p.file, text, (size_t)(place - text));
     put_data(&p);
-    put(&p, place + strlen(mark));
+    put(&p, place + strlen(PAGE_MARK));
     if (at_os_file_finish(p.file, err, sizeof err) < 0)
         return cmd_fail(m->l, NULL, "%s", err);
     return CMD_DONE;
