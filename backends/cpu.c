@@ -45,6 +45,11 @@ int at_cpu_items(struct attend_exec *x, int64_t n, double flops,
 static int probe(attend_ctx *ctx)
 {
     struct at_simd_isa list[AT_SIMD_ISAS];
+    const char *unknown = at_simd_unknown();
+    if (unknown) {
+        at_log(ctx, "ATTEND_ISA is '%s', which is none of scalar, avx2, avx512, neon", unknown);
+        return ATTEND_EINVAL;
+    }
     at_simd_list(list);
     for (int i = 0; i < AT_SIMD_ISAS; i++) {
         struct at_device d = {.backend = &at_backend_simd,

@@ -5,7 +5,7 @@
 
 /* X(name, meaning).  The variable is ATTEND_name. */
 #define AT_ENV_LIST(X)                                                                             \
-    X(ISA, "the best instruction set to use: scalar, avx2, avx512, neon")                          \
+    X(ISA, "the highest instruction set to use: scalar, avx2, avx512, neon")                          \
     X(THREADS, "how many threads a context starts by default")                                     \
     X(DETERMINISTIC, "1: plans are deterministic unless their options say otherwise")                \
     X(BACKEND, "the only backend to probe, such as ref, simd, opencl")                             \

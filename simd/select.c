@@ -84,14 +84,25 @@ static const struct {
 #endif
 };
 
+const char *at_simd_unknown(void)
+{
+    const char *highest = at_env(AT_ENV_ISA);
+    for (int n = 0; highest && n < AT_SIMD_ISAS; n++)
+        if (!strcmp(highest, isas[n].name))
+            return NULL;
+    return highest;
+}
+
 void at_simd_list(struct at_simd_isa list[AT_SIMD_ISAS])
 {
     const char *highest = at_env(AT_ENV_ISA);
-    int masked = 0;
+    int masked = 0, unknown = at_simd_unknown() != NULL;
     for (int n = 0; n < AT_SIMD_ISAS; n++) {
         struct at_simd_isa *isa = &list[n];
         isa->name = isas[n].name;
-        isa->why = masked ? "above the one that ATTEND_ISA names" : isas[n].why_not();
+        isa->why = masked         ? "above the one that ATTEND_ISA names"
+                   : unknown && n ? "ATTEND_ISA names no instruction set"
+                                  : isas[n].why_not();
         isa->table = isa->why ? NULL : isas[n].table;
         masked |= highest && !strcmp(highest, isa->name);
     }

@@ -343,6 +343,8 @@ struct at_simd_isa {
 };
 #define AT_SIMD_ISAS 4
 void at_simd_list(struct at_simd_isa list[AT_SIMD_ISAS]);
+/* What ATTEND_ISA says, where that is the name of none of them; else NULL. */
+const char *at_simd_unknown(void);
 /* The table of that name if it can run here, or NULL. */
 const struct at_simd *at_simd_find(const char *name);
 /* The last table of the list that can run: never NULL. */

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* What every kernel stands on: the list of instruction sets, exp2, conversions of all small floats.
  */
+#include "attend.h"
 #include "kernel.h"
+
+#include <stdio.h>
 
 static const float ln_2 = 0.693147182f; /* a unit of score is worth one power of two */
 
@@ -114,8 +117,39 @@ static void test_isa(const struct at_simd *t)
     test_probes(t);
 }
 
+static void keep_line(void *arg, const char *line)
+{
+    snprintf(arg, 256, "%s", line);
+}
+
+/* A slip in the name must not turn into another instruction set without a word. */
+static void test_unknown(void)
+{
+    const char *was = getenv("ATTEND_ISA");
+    char *kept = was ? strdup(was) : NULL, said[256] = "";
+    attend_ctx *ctx = NULL;
+    attend_ctx_opts opts;
+    attend_ctx_opts_init(&opts);
+    opts.threads = 1;
+    opts.log = keep_line;
+    opts.log_arg = said;
+    setenv("ATTEND_ISA", "avx3", 1);
+    is_int(attend_ctx_new(&opts, &ctx), ATTEND_EINVAL, "ATTEND_ISA=avx3 is refused");
+    ok(strstr(said, "'avx3'") && strstr(said, "avx512"), "with what it may be");
+    diag("%s", said);
+    ok(!strcmp(at_simd_best()->name, "scalar"), "and masks every set but the lowest");
+    setenv("ATTEND_ISA", "scalar", 1);
+    ok(!at_simd_unknown(), "ATTEND_ISA=scalar is known");
+    if (kept)
+        setenv("ATTEND_ISA", kept, 1);
+    else
+        unsetenv("ATTEND_ISA");
+    free(kept);
+}
+
 int main(void)
 {
+    test_unknown();
     ok(at_simd_best() != NULL, "there is always a table");
     ok(at_simd_find("no such thing") == NULL, "an unknown name is not found");
     each_isa(test_isa);
