@@ -201,7 +201,7 @@ static void test_right(const struct at_nvrtc *c)
     char *ptx = flash_ptx(c, "80", 0);
     for (int mode = 0; mode < 2; mode++) {
         for (int seed = 0; seed < 3; seed++) {
-            char text[8];
+            char text[16];
             snprintf(text, sizeof text, "%d", seed);
             emu_open(80);
             emu_set("CUEMU_ASYNC", modes[mode]);

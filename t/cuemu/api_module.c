@@ -77,7 +77,7 @@ static int load(struct module **module, const char *image, unsigned n, const int
                 void **values)
 {
     char text[600];
-    if (!memcmp(image, "\177ELF", 4))
+    if (!strncmp(image, "\177ELF", 4))
         return refuse(n, options, values, NO_BINARY_FOR_GPU,
                       "a cubin, and this device runs PTX only");
     struct ptx_module *ptx = ptx_parse(image, strlen(image), text, sizeof text);

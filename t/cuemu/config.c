@@ -12,9 +12,10 @@ static const char *const names[] = {"CUEMU_CC",    "CUEMU_DRIVER", "CUEMU_ASYNC"
                                     "CUEMU_LIMIT", "CUEMU_MEMORY", "CUEMU_CHECK", "CUEMU_FAIL",
                                     "CUEMU_STATS", "CUEMU_REPORT", "CUEMU_QUIET"};
 
-static const char *keep(const char *value)
+static void keep(char **to, const char *value)
 {
-    return value && *value ? ptx_copy_text(value, strlen(value)) : NULL;
+    free(*to);
+    *to = *value ? ptx_copy_text(value, strlen(value)) : NULL;
 }
 
 bool config_set(const char *name, const char *value)
@@ -35,11 +36,11 @@ bool config_set(const char *name, const char *value)
     else if (!strcmp(name, "CUEMU_CHECK"))
         config.checks = strcmp(v, "0") != 0;
     else if (!strcmp(name, "CUEMU_FAIL"))
-        config.fail = keep(v);
+        keep(&config.fail, v);
     else if (!strcmp(name, "CUEMU_STATS"))
-        config.stats = keep(v);
+        keep(&config.stats, v);
     else if (!strcmp(name, "CUEMU_REPORT"))
-        config.report = keep(v);
+        keep(&config.report, v);
     else if (!strcmp(name, "CUEMU_QUIET"))
         config.quiet = *v && strcmp(v, "0");
     else

@@ -17,17 +17,17 @@
 /* ---- config.c ---- */
 
 struct config {
-    int cc;             /* CUEMU_CC: 75, 80, 86, 89, 90, 100, 120 */
-    int driver;         /* CUEMU_DRIVER: 13000 is CUDA 13.0 */
-    int eager;          /* CUEMU_ASYNC=eager: copies land at once, else at their wait */
-    uint32_t seed;      /* CUEMU_SCHED: order of blocks, warps and streams */
-    uint64_t limit;     /* CUEMU_LIMIT: warp instructions of a launch before it counts as endless */
-    uint64_t memory;    /* CUEMU_MEMORY: MiB of the device */
-    bool checks;        /* CUEMU_CHECK=0 leaves out what only checks */
-    const char *fail;   /* CUEMU_FAIL=cuMemAlloc:3,... */
-    const char *stats;  /* CUEMU_STATS: file to append a line per launch to, - for stderr */
-    const char *report; /* CUEMU_REPORT: file to append reports to as well as stderr */
-    bool quiet;         /* CUEMU_QUIET: reports are kept, not printed */
+    int cc;          /* CUEMU_CC: 75, 80, 86, 89, 90, 100, 120 */
+    int driver;      /* CUEMU_DRIVER: 13000 is CUDA 13.0 */
+    int eager;       /* CUEMU_ASYNC=eager: copies land at once, else at their wait */
+    uint32_t seed;   /* CUEMU_SCHED: order of blocks, warps and streams */
+    uint64_t limit;  /* CUEMU_LIMIT: warp instructions of a launch before it counts as endless */
+    uint64_t memory; /* CUEMU_MEMORY: MiB of the device */
+    bool checks;     /* CUEMU_CHECK=0 leaves out what only checks */
+    char *fail;      /* CUEMU_FAIL=cuMemAlloc:3,... */
+    char *stats;     /* CUEMU_STATS: file to append a line per launch to, - for stderr */
+    char *report;    /* CUEMU_REPORT: file to append reports to as well as stderr */
+    bool quiet;      /* CUEMU_QUIET: reports are kept, not printed */
 };
 extern struct config config;
 void config_read(void);

@@ -105,7 +105,7 @@ static struct block *new_block(struct launch *l)
     size_t local = (size_t)l->local_size * WARP;
     for (int i = 0; i < b->nwarps; i++) {
         struct warp *w = &b->warps[i];
-        w->file = need(malloc(l->fn->file_size));
+        w->file = need(malloc(l->fn->file_size + sizeof(struct slot))); /* slots are copied whole */
         launch_init_file(l, l->fn, w->file, 0);
         w->local = local ? need(malloc(local)) : NULL;
         w->local_state = local ? need(malloc(local)) : NULL;

@@ -160,7 +160,7 @@ static void call(struct warp *w, const struct ptx_ins *in, uint32_t mask)
     struct frame fr = {.fn = c->fn, .local_base = caller->local_base + caller->fn->local_size};
     if (fr.local_base + c->fn->local_size > w->block->launch->local_size)
         warp_fault(w, in, lowest(mask), FAULT_UNSUPPORTED, "calls nested too deep");
-    fr.file = calloc(1, c->fn->file_size);
+    fr.file = calloc(1, c->fn->file_size + sizeof(struct slot));
     if (!fr.file)
         abort();
     launch_init_file(w->block->launch, c->fn, fr.file, fr.local_base);
