@@ -15,7 +15,7 @@
 #include "schedule.h"
 
 #define MAX_PANELS 16            /* of a bundle */
-#define BUNDLE_BYTES (384 << 10) /* of what is packed for it: half of a small L2 */
+#define BUNDLE_BYTES (768 << 10) /* of what is packed for it: sums of keys are added seldom */
 #define ITEMS 32                 /* that there should be, for threads to share */
 #define MAX_SEGMENTS 8           /* of a sequence: each costs a copy of dK and dV */
 
@@ -82,7 +82,8 @@ static struct sizes sizes(const attend_plan *plan, const struct at_step *s)
     z.panels = bundle_panels(t, z.dk, z.dv);
     int64_t bundles = at_ceil_div(z.rows * z.ratio, z.panels * t->rows_per_panel);
     int64_t heads = at_max(1, at_mul_size(z.seqs, z.groups));
-    z.segments = at_max(1, at_min(at_min(MAX_SEGMENTS, bundles), at_ceil_div(ITEMS, heads)));
+    int64_t others = plan->deterministic ? 1 : heads; /* then the batch does not matter */
+    z.segments = at_max(1, at_min(at_min(MAX_SEGMENTS, bundles), at_ceil_div(ITEMS, others)));
     z.items = at_mul_size(heads, z.segments);
     return z;
 }

@@ -384,10 +384,18 @@ static int run_append(struct attend_exec *x, const struct at_step *s)
 
 /* ---- matmul ---- */
 
-/* A matrix of the last two axes: rows, or the columns of its transpose. */
+/* Is it the transpose of rows, in the last two axes? */
+static bool is_turned(const attend_graph *g, int t)
+{
+    const struct at_tensor *a = &g->tensor[t];
+    return !at_graph_has_rows(g, t) && a->rank >= 2 && a->unit == a->rank - 2;
+}
+
+/* A matrix of the last two axes: rows, or for a the columns of its transpose. */
 static bool accepts_matmul(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
-    return at_need(why, at_cpu_has_rows(plan, s->in[0]) && at_cpu_has_rows(plan, s->in[1]) &&
+    bool a = at_cpu_has_rows(plan, s->in[0]) || is_turned(plan->graph, s->in[0]);
+    return at_need(why, a && at_cpu_has_rows(plan, s->in[1]) &&
                             at_cpu_has_rows(plan, s->out[0]),
                    "rows are not contiguous");
 }
@@ -420,7 +428,8 @@ static int prepare_matmul(attend_plan *plan, struct at_step *s, struct at_err *e
     struct at_range m = at_plan_range(plan, s->rows, s->in[0], a->rank - 2);
     struct at_matmul mm = {.k = at_plan_range(plan, s->rows, s->in[0], a->rank - 1).max,
                            .c_type = AT_ELEM_F32, .b_is_kn = !s->p->matmul.b_rows,
-                           .one_form = plan->deterministic};
+                           .one_form = plan->deterministic,
+                           .a_is_km = is_turned(g, s->in[0])};
     for (int64_t rows = m.min; rows <= at_min(m.max, t->few_rows); rows++) {
         mm.m = rows;
         s->scratch = at_max(s->scratch, at_simd_matmul_floats(t, &mm) * (int64_t)sizeof(float));
@@ -472,6 +481,9 @@ static int run_matmul(struct attend_exec *x, const struct at_step *s)
     struct product p = {.x = x, .t = at_cpu_kernels(s), .a = at_arg(x, s, 0), .b = at_arg(x, s, 1),
                         .c = at_result(x, s)};
     p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows, x->plan->deterministic);
+    p.mm.a_is_km = is_turned(x->plan->graph, s->in[0]);
+    if (p.mm.a_is_km)
+        p.mm.a_stride = p.a->stride[p.a->rank - 1];
     int64_t batch = 1, slots = x->ctx->exec.slots;
     for (int d = 0; d < p.c->rank - 2; d++)
         batch *= p.c->shape[d];

@@ -80,11 +80,49 @@ static void pack_columns(float *bp, const struct at_matmul *mm, int64_t n, int c
     pack_lanes(bp, rows, mm->b_type, k0, depth, 1.0f);
 }
 
+/* The same where a is [k][m]. */
+INLINE void pack_turned_as(enum at_elem type, float *ap, const struct at_matmul *mm, int64_t i, int64_t rows,
+                           int64_t k0, int64_t depth)
+{
+    const char *a = (const char *)mm->a + (k0 * mm->a_stride + i) * at_elem_size(type);
+    for (int64_t r = 0; r < rows; r += VL)
+        for (int64_t t = 0; t < depth; t += VL) {
+            int some = rows - r < VL ? (int)(rows - r) : VL, deep = depth - t < VL ? (int)(depth - t) : VL;
+            V x[VL];
+#pragma GCC unroll 16
+            for (int e = 0; e < VL; e++) {
+                const char *row = a + (t + e) * mm->a_stride * at_elem_size(type);
+                x[e] = e >= deep ? vzero() : some == VL ? load_as(type, row, r) : load_as_n(type, row, r, some);
+            }
+            vtranspose(x);
+            for (int e = 0; e < some; e++)
+                if (deep == VL)
+                    vstore(ap + (r + e) * depth + t, x[e]);
+                else
+                    vstore_n(ap + (r + e) * depth + t, x[e], deep);
+        }
+}
+
+static void pack_turned(float *ap, const struct at_matmul *mm, int64_t i, int64_t rows, int64_t k0,
+                        int64_t depth)
+{
+    if (mm->a_type == AT_ELEM_F16)
+        pack_turned_as(AT_ELEM_F16, ap, mm, i, rows, k0, depth);
+    else if (mm->a_type == AT_ELEM_BF16)
+        pack_turned_as(AT_ELEM_BF16, ap, mm, i, rows, k0, depth);
+    else
+        pack_turned_as(AT_ELEM_F32, ap, mm, i, rows, k0, depth);
+}
+
 /* Rows [i, i + rows) of slice [k0, k0 + depth) of a, to [rows][depth]. */
 static void pack_rows(float *ap, const struct at_matmul *mm, int64_t i, int64_t rows, int64_t k0,
                       int64_t depth)
 {
     int64_t size = at_elem_size(mm->a_type);
+    if (mm->a_is_km) {
+        pack_turned(ap, mm, i, rows, k0, depth);
+        return;
+    }
     for (int64_t r = 0; r < rows; r++)
         load_row(ap + r * depth, mm->a_type,
                  (const char *)mm->a + ((i + r) * mm->a_stride + k0) * size, depth);
@@ -185,7 +223,7 @@ static void matmul(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n
             for (int64_t n = n0; n < n1; n += R)
                 store_row((char *)mm->c + (i * mm->c_stride + n) * at_elem_size(mm->c_type),
                           mm->c_type, zero, n1 - n < R ? n1 - n : R);
-    } else if ((mm->m <= DOTS_ROWS || mm->one_form) && !mm->b_is_kn) {
+    } else if ((mm->m <= DOTS_ROWS || mm->one_form) && !mm->b_is_kn && !mm->a_is_km) {
         for (int64_t i = i0; i < i1; i += DOTS_ROWS)
             matmul_few(mm, i, i1 - i < DOTS_ROWS ? i1 : i + DOTS_ROWS, n0, n1, scratch);
     } else {

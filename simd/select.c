@@ -134,7 +134,7 @@ const struct at_simd *at_simd_best(void)
 int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *mm)
 {
     int few = mm->m < t->few_rows ? (int)mm->m : t->few_rows;
-    if ((mm->m <= t->few_rows || mm->one_form) && !mm->b_is_kn)
+    if ((mm->m <= t->few_rows || mm->one_form) && !mm->b_is_kn && !mm->a_is_km)
         return at_simd_dots_q_floats(few, mm->k) + at_simd_dots_block_floats(t, few);
     return (1024 + 256) * 256 + (mm->c_type == AT_ELEM_F32 ? 0 : mm->m * 256);
 }

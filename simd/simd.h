@@ -78,8 +78,8 @@ struct at_rows {
 
 /* c[m][n] = a[m][k] * b.  b is [n][k] (weights; any type) or, if b_is_kn, [k][n] (not quantised).
  * a and c are f32, f16 or bf16.  Sums are f32, in the order of k.  Where m <= few_rows the
- * dot-product form is used (b must then be [n][k]); it depends on m of the whole problem, not on
- * the part.  With one_form it is used for any m. */
+ * dot-product form is used (b must then be [n][k], a [m][k]); it depends on m of the whole problem,
+ * not on the part.  With one_form it is used for any m. */
 struct at_matmul {
     const void *a, *b;
     void *c;
@@ -88,6 +88,7 @@ struct at_matmul {
     enum at_elem a_type, b_type, c_type;
     int b_is_kn;
     int one_form; /* a row of c has the same bits whatever m is: by dot products wherever they can be */
+    int a_is_km;  /* a is [k][m]: the transpose of rows */
 };
 
 /* Rows of about as many floats as a key, which are read or written next. */

@@ -40,26 +40,27 @@ static void fill(char *rows, float *x, enum at_elem type, int64_t n, int64_t wid
 }
 
 static void check(const struct at_simd *t, const struct size *s, enum at_elem at, enum at_elem bt,
-                  enum at_elem ct, int kn)
+                  enum at_elem ct, int kn, int km)
 {
     int64_t brows = kn ? s->k : s->n, bwidth = kn ? s->n : s->k;
-    struct at_matmul mm = {.m = s->m, .n = s->n, .k = s->k, .b_is_kn = kn};
+    int64_t arows = km ? s->k : s->m, awidth = km ? s->m : s->k;
+    struct at_matmul mm = {.m = s->m, .n = s->n, .k = s->k, .b_is_kn = kn, .a_is_km = km};
     struct worst w = {0};
     mm.a_type = at, mm.b_type = bt, mm.c_type = ct;
-    mm.a_stride = s->k + 3, mm.b_stride = row_units(bt, bwidth) + 1, mm.c_stride = s->n + 2;
+    mm.a_stride = awidth + 3, mm.b_stride = row_units(bt, bwidth) + 1, mm.c_stride = s->n + 2;
     int64_t boff = bt == AT_ELEM_F32 ? 4 : 2; /* the least that its elements allow */
     int64_t size = at_elem_size(ct), cbytes = s->m * mm.c_stride * size;
-    char *a = taken(s->m * mm.a_stride * at_elem_size(at), at_elem_size(at));
+    char *a = taken(arows * mm.a_stride * at_elem_size(at), at_elem_size(at));
     char *b = taken(brows * mm.b_stride * at_elem_size(bt), boff);
     char *c = taken(cbytes, size), *parts = taken(cbytes, size);
     float *af = malloc((size_t)(s->m * s->k + 1) * 4), *bf = malloc((size_t)(s->n * s->k + 1) * 4);
     int64_t floats = at_simd_matmul_floats(t, &mm);
     float *scratch = taken_floats(floats);
-    memset(a, 0xff, (size_t)(s->m * mm.a_stride * at_elem_size(at))); /* NaN between the rows */
+    memset(a, 0xff, (size_t)(arows * mm.a_stride * at_elem_size(at))); /* NaN between the rows */
     memset(b, 0xff, (size_t)(brows * mm.b_stride * at_elem_size(bt)));
     memset(c, 0x33, (size_t)cbytes);
     memset(parts, 0x33, (size_t)cbytes);
-    fill(a, af, at, s->m, s->k, mm.a_stride);
+    fill(a, af, at, arows, awidth, mm.a_stride);
     fill(b, bf, bt, brows, bwidth, mm.b_stride);
     mm.a = a, mm.b = b, mm.c = c;
     t->matmul(&mm, 0, s->m, 0, s->n, scratch);
@@ -68,7 +69,7 @@ static void check(const struct at_simd *t, const struct size *s, enum at_elem at
             double sum = 0, sizes_sum = 0;
             float got;
             for (int64_t x = 0; x < s->k; x++) {
-                double ab = (double)af[i * s->k + x] * bf[kn ? x * s->n + j : j * s->k + x];
+                double ab = (double)af[km ? x * s->m + i : i * s->k + x] * bf[kn ? x * s->n + j : j * s->k + x];
                 sum += ab;
                 sizes_sum += fabs(ab);
             }
@@ -86,7 +87,7 @@ static void check(const struct at_simd *t, const struct size *s, enum at_elem at
     bool clean = released(a, at_elem_size(at)) & released(b, boff) & released(c, size) &
                  released(parts, size) & released(scratch, 0);
     is_close(&w, "%s: %dx%dx%d %s %s%s %s: values", t->name, (int)s->m, (int)s->n, (int)s->k,
-             elem_name[at], elem_name[bt], kn ? " kn" : "", elem_name[ct]);
+             elem_name[at], elem_name[bt], kn ? km ? " km kn" : " kn" : km ? " km" : "", elem_name[ct]);
     ok(same && clean, "%s: the same bits in parts, nothing written around", t->name);
     free(af), free(bf);
 }
@@ -96,12 +97,13 @@ static void test_isa(const struct at_simd *t)
     for (size_t n = 0; n < NELEM(sizes); n++) {
         kernel_seed = 1234567 + n;
         for (int type = 0; type < AT_ELEM_COUNT; type++)
-            check(t, &sizes[n], AT_ELEM_F32, (enum at_elem)type, AT_ELEM_F32, 0);
+            check(t, &sizes[n], AT_ELEM_F32, (enum at_elem)type, AT_ELEM_F32, 0, 0);
         for (int type = 0; type <= AT_ELEM_BF16; type++) {
-            check(t, &sizes[n], (enum at_elem)type, AT_ELEM_F32, (enum at_elem)type, 0);
-            check(t, &sizes[n], AT_ELEM_F32, (enum at_elem)type, AT_ELEM_F32, 1);
+            check(t, &sizes[n], (enum at_elem)type, AT_ELEM_F32, (enum at_elem)type, 0, 0);
+            check(t, &sizes[n], AT_ELEM_F32, (enum at_elem)type, AT_ELEM_F32, 1, 0);
+            check(t, &sizes[n], (enum at_elem)type, AT_ELEM_F32, AT_ELEM_F32, type == 0, 1);
         }
-        check(t, &sizes[n], AT_ELEM_F16, AT_ELEM_F16, AT_ELEM_F16, 1);
+        check(t, &sizes[n], AT_ELEM_F16, AT_ELEM_F16, AT_ELEM_F16, 1, 0);
     }
 }
 
