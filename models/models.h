@@ -120,6 +120,16 @@ ATTEND_API int attend_safetensors_get(const attend_safetensors *s, const char *n
                                       attend_safetensors_tensor *out, char *err,
                                       size_t errlen) ATTEND_CHECK;
 
+/* One tensor of a file that is written: f32, f16, bf16, f64, i32 or i64; names are plain text of up to 255
+ * bytes.  Wider types come first. */
+typedef struct attend_named_array {
+    const char *name;
+    attend_array array;
+} attend_named_array;
+/* Writes beside path and renames: the file is whole, or as it was.  Needs no jansson. */
+ATTEND_API int attend_safetensors_write(const char *path, const attend_named_array *tensors, int64_t n,
+                                        char *err, size_t errlen) ATTEND_CHECK;
+
 /* ---- UTF-8 as it arrives ------------------------------------------------------------------- */
 
 /* Pieces of tokens are bytes and may end inside a character.  This holds such a tail back until the
