@@ -315,6 +315,44 @@ static void flash_rule(const char *device, attend_type type)
     }
 }
 
+/* ---- memory: arena, scratch of a thread and state of forward plus backward, at S rows and keys
+ * ---- */
+
+static int64_t memory_at(const char *device, int64_t n)
+{
+    attend_graph *g = attend_graph_new(ctx);
+    attend_attention_opts o;
+    attend_attention_opts_init(&o);
+    o.mask.causal = 1;
+    o.mask.align = ATTEND_TOP_LEFT;
+    attend_tensor in[3], d[3], seed = attend_graph_input(g, "do", ATTEND_F32, S(1, 2, n, 64));
+    for (int k = 0; k < 3; k++)
+        in[k] =
+            attend_graph_input(g, (const char *[]){"q", "k", "v"}[k], ATTEND_F32, S(1, 2, n, 64));
+    attend_tensor out = attend_graph_attention(g, in[0], in[1], in[2], &o, NULL);
+    if (attend_grad(g, &out, &seed, 1, in, 3, d, NULL) < 0)
+        bail("%s", attend_graph_error(g));
+    for (int k = 0; k < 3; k++)
+        attend_graph_output(g, (const char *[]){"dq", "dk", "dv"}[k], d[k]);
+    attend_plan *plan = help_compile(g, device, 1);
+    const struct at_variant *v = &plan->variant[0];
+    int64_t bytes = v->arena + v->scratch + v->state;
+    attend_plan_free(plan);
+    attend_graph_free(g);
+    return bytes;
+}
+
+static void memory(const char *device)
+{
+    int64_t before = memory_at(device, 4096); /* from here on as many segments as there may be */
+    for (int64_t n = 8192; n <= 16384; n *= 2) {
+        int64_t now = memory_at(device, n);
+        ok(now <= 2 * before, "%s: %lld rows and keys take %lld KiB, half of them %lld", device,
+           (long long)n, (long long)(now >> 10), (long long)(before >> 10));
+        before = now;
+    }
+}
+
 int main(void)
 {
     attend_device_info info;
@@ -325,6 +363,7 @@ int main(void)
     for (int i = 0; i < attend_device_count(ctx); i++) {
         if (attend_device_get(ctx, i, &info) < 0 || !info.present)
             continue;
+        memory(info.name);
         optimiser(info.name, false);
         optimiser(info.name, true);
         for (int w = 0; w < AT_LEN(words) && i > 0; w++)
