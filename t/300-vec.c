@@ -2,6 +2,7 @@
 /* What every kernel stands on: the list of instruction sets, exp2, conversions of all small floats.
  */
 #include "attend.h"
+#include "env.h"
 #include "kernel.h"
 
 #include <stdio.h>
@@ -125,7 +126,7 @@ static void keep_line(void *arg, const char *line)
 /* A slip in the name must not turn into another instruction set without a word. */
 static void test_unknown(void)
 {
-    const char *was = getenv("ATTEND_ISA");
+    const char *was = at_env(AT_ENV_ISA);
     char *kept = was ? strdup(was) : NULL, said[256] = "";
     attend_ctx *ctx = NULL;
     attend_ctx_opts opts;
