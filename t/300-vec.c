@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What every kernel stands on: the list of instruction sets, exp2, conversions of all small floats.
  */
+#include "env.h"
 #include "attend.h"
 #include "env.h"
 #include "kernel.h"
