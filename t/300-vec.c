@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What every kernel stands on: the list of instruction sets, exp2, conversions of all small floats.
  */
-#include "env.h"
 #include "attend.h"
 #include "env.h"
 #include "kernel.h"
