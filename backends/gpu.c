@@ -53,7 +53,8 @@ void *at_gpu_status(const struct attend_exec *x)
     return x->transfer->status_mem;
 }
 
-const struct at_row *const at_gpu_rows[] = {&at_gpu_matvec,   &at_gpu_matmul,
+const struct at_row *const at_gpu_rows[] = {
+    &at_gpu_decode, &at_gpu_attn_cpu, &at_gpu_attn_local, &at_gpu_attn_nolocal, &at_gpu_unfused,&at_gpu_matvec,   &at_gpu_matmul,
                                             &at_gpu_add,      &at_gpu_mul,
                                             &at_gpu_scale,    &at_gpu_where,
                                             &at_gpu_select,   &at_gpu_silu,

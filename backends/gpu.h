@@ -84,6 +84,8 @@ struct at_gpu_kernels {
 int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_source *source,
                    const char *const *names, int n, int64_t bytes, struct at_err *e);
 
+extern const struct at_row at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_local, at_gpu_attn_nolocal,
+    at_gpu_unfused;
 extern const struct at_row at_gpu_matvec, at_gpu_matmul;
 extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
     at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,

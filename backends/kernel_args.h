@@ -48,7 +48,7 @@ struct at_k_attn {
     at_i64 chunk;                    /* keys of a chunk of `decode` */
     at_i32 chunks, nh, ng, dk, dv, nseq, causal;
     at_i32 has_lse, has_alibi, has_sinks, has_additive, has_table, has_k_scale, has_v_scale;
-    at_i32 edits; /* scores are not just scaled */
+    at_i32 edits; /* more is done to scores than a scaling by a positive number, or hides */
     at_i32 hides; /* keys are hidden by more than key_range */
     at_f32 scale, softcap;
     at_u32 seed0, seed1, offset, below;

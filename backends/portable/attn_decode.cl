@@ -1,1 +1,171 @@
 /* SPDX-License-Identifier: MIT */
+/* Attention of few packed rows (up to 8) over many keys: the keys are split into chunks, each a group's,
+ * of which `decode` leaves (m, l, acc) in work and `decode_merge` makes one, in the order of chunks. */
+#define ROWS 8
+#define KEYS 256 /* passed over at a time: four an item */
+#define CHUNK 32
+#define STATE (2 + AT_DV) /* floats of a row: m, l, acc */
+
+/* The partial of (sequence, group and slice, chunk), of ROWS states. */
+AT_FN AT_GLOBAL float *partial_of(const struct at_k_attn *a, AT_GLOBAL uchar *work, at_i64 seq, at_i64 gs,
+                                  at_i64 all, at_i64 chunk)
+{
+    return (AT_GLOBAL float *)(work + a->partials) + ((seq * all + gs) * a->chunks + chunk) * ROWS * STATE;
+}
+
+/* x: chunk; y: KV group and slice of AT_DV channels; z: sequence. */
+AT_KERNEL AT_GROUP(64) void decode(const struct at_k_attn a, AT_ATTN_PARAMS)
+{
+    AT_SHARED float qs[CHUNK * ROWS], ps[KEYS * ROWS], red[64], old[ROWS], top[ROWS], sum[ROWS];
+    AT_ATTN_IN(in, AT_GROUP_Z)
+    int slices = (a.dv + AT_DV - 1) / AT_DV, g = (int)AT_GROUP_Y / slices;
+    int d0 = (int)AT_GROUP_Y % slices * AT_DV, t = AT_ITEM, rows = in.nq * in.ratio;
+    struct at_keys keys = at_key_range(&a, &in, 0, in.nq);
+    at_i64 from = AT_GROUP_X * a.chunk, to = from + a.chunk;
+    float acc[ROWS][AT_DV / 64];
+    if (from < keys.first)
+        from = keys.first / KEYS * KEYS;
+    if (to > keys.end)
+        to = keys.end;
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < AT_DV / 64; c++)
+            acc[r][c] = 0.0f;
+    if (t < ROWS) {
+        top[t] = -AT_INF;
+        sum[t] = 0.0f;
+    }
+    for (int j0 = (int)from; j0 < to; j0 += KEYS) {
+        int partial = a.hides || j0 < keys.full_first || j0 + KEYS > keys.full_end;
+        float s[KEYS / 64][ROWS];
+        /* scores */
+        for (int e = 0; e < KEYS / 64; e++)
+            for (int r = 0; r < ROWS; r++)
+                s[e][r] = 0.0f;
+        for (int c0 = 0; c0 < a.dk; c0 += CHUNK) {
+            AT_BARRIER();
+            for (int e = t; e < CHUNK * ROWS; e += 64) {
+                int r = e / CHUNK, c = c0 + e % CHUNK;
+                qs[(e % CHUNK) * ROWS + r] =
+                    r < rows && c < a.dk ? at_load(in.q, at_q_at(&a, &in, g, r) + c, a.q.type) : 0.0f;
+            }
+            AT_BARRIER();
+            for (int e = 0; e < KEYS / 64; e++) {
+                int j = j0 + e * 64 + t;
+                if (j >= keys.first && j < to) {
+                    float by;
+                    at_i64 at = at_k_at(&a, &in, g, j, &by);
+                    for (int c = 0; c < CHUNK && c0 + c < a.dk; c++) {
+                        float k = at_channel(in.k, at, c0 + c, a.k.type) * by;
+                        if (a.has_additive) {
+                            float va = ((AT_GLOBAL const float *)in.additive)[a.additive + c0 + c];
+                            for (int r = 0; r < ROWS; r++)
+                                s[e][r] += va * tanh(qs[c * ROWS + r] + k);
+                        } else {
+                            for (int r = 0; r < ROWS; r++)
+                                s[e][r] = fma(qs[c * ROWS + r], k, s[e][r]);
+                        }
+                    }
+                }
+            }
+        }
+        for (int e = 0; e < KEYS / 64; e++) {
+            int j = j0 + e * 64 + t;
+            for (int r = 0; r < ROWS; r++) {
+                float v = -AT_INF;
+                if (r < rows && j < to && (!partial || at_visible(&a, &in, r, j)))
+                    v = a.edits ? at_score(&a, &in, g, r, j, s[e][r]) : s[e][r] * a.scale;
+                ps[(e * 64 + t) * ROWS + r] = v;
+            }
+        }
+        /* softmax_step: item t has row t % 8 of an eighth of the keys */
+        AT_BARRIER();
+        float best = -AT_INF, part = 0.0f;
+        for (int k = t / ROWS; k < KEYS; k += 64 / ROWS)
+            best = fmax(best, ps[k * ROWS + t % ROWS]);
+        red[t] = best;
+        AT_BARRIER();
+        if (t < ROWS) {
+            for (int e = t; e < 64; e += ROWS)
+                best = fmax(best, red[e]);
+            old[t] = top[t];
+            top[t] = fmax(best, old[t]);
+        }
+        AT_BARRIER();
+        for (int k = t / ROWS; k < KEYS; k += 64 / ROWS) {
+            float p = at_exp(ps[k * ROWS + t % ROWS] - at_reference(top[t % ROWS]));
+            part += p;
+            if (a.below && p > 0.0f)
+                p *= at_dropout(&a, &in, g, t % ROWS, j0 + k);
+            ps[k * ROWS + t % ROWS] = p;
+        }
+        red[t] = part;
+        AT_BARRIER();
+        if (t < ROWS) {
+            part = sum[t] * at_exp(old[t] - at_reference(top[t]));
+            for (int e = t; e < 64; e += ROWS)
+                part += red[e];
+            sum[t] = part;
+        }
+        /* accumulate: item t has channels t, t + 64, ... */
+        for (int r = 0; r < ROWS; r++) {
+            float factor = at_exp(old[r] - at_reference(top[r]));
+            for (int c = 0; c < AT_DV / 64; c++)
+                acc[r][c] *= factor;
+        }
+        for (int k = 0; k < KEYS && j0 + k < to; k++) {
+            float by;
+            if (j0 + k < keys.first)
+                continue;
+            at_i64 at = at_v_at(&a, &in, g, j0 + k, &by);
+            for (int c = 0; c < AT_DV / 64; c++) {
+                int d = d0 + t + 64 * c;
+                float v = d < a.dv ? at_channel(in.v, at, d, a.v.type) * by : 0.0f;
+                for (int r = 0; r < ROWS; r++)
+                    if (!partial || !AT_DEAD(ps[k * ROWS + r])) /* a hidden value may be NaN */
+                        acc[r][c] = fma(ps[k * ROWS + r], v, acc[r][c]);
+            }
+        }
+    }
+    AT_BARRIER();
+    AT_GLOBAL float *state =
+        partial_of(&a, work, AT_GROUP_Z, AT_GROUP_Y, (at_i64)a.ng * slices, AT_GROUP_X);
+    for (int r = 0; r < ROWS; r++) {
+        if (t == r) {
+            state[r * STATE] = top[r];
+            state[r * STATE + 1] = sum[r];
+        }
+        for (int c = 0; c < AT_DV / 64; c++)
+            state[r * STATE + 2 + t + 64 * c] = acc[r][c];
+    }
+}
+
+/* x: row; y and z as above. */
+AT_KERNEL AT_GROUP(64) void decode_merge(const struct at_k_attn a, AT_ATTN_PARAMS)
+{
+    AT_ATTN_IN(in, AT_GROUP_Z)
+    int slices = (a.dv + AT_DV - 1) / AT_DV, g = (int)AT_GROUP_Y / slices, r = (int)AT_GROUP_X;
+    int d0 = (int)AT_GROUP_Y % slices * AT_DV, t = AT_ITEM;
+    if (r >= in.nq * in.ratio)
+        return;
+    struct at_keys keys = at_key_range(&a, &in, 0, in.nq);
+    float m = -AT_INF, l = 0.0f, acc[AT_DV / 64], factor;
+    for (int c = 0; c < AT_DV / 64; c++)
+        acc[c] = 0.0f;
+    for (int k = 0; k < a.chunks && k * a.chunk < keys.end; k++) {
+        AT_GLOBAL const float *state =
+            partial_of(&a, work, AT_GROUP_Z, AT_GROUP_Y, (at_i64)a.ng * slices, k) + r * STATE;
+        float top = fmax(m, state[0]), reference = at_reference(top);
+        float old = at_exp(m - reference), other = at_exp(state[0] - reference);
+        l = l * old + state[1] * other;
+        for (int c = 0; c < AT_DV / 64; c++)
+            acc[c] = acc[c] * old + state[2 + t + 64 * c] * other;
+        m = top;
+    }
+    at_sink(&a, &in, g, r, &m, &l, &factor);
+    factor = l == 0.0f ? 0.0f : factor / l;
+    for (int c = 0; c < AT_DV / 64; c++)
+        if (d0 + t + 64 * c < a.dv)
+            at_store(out, at_o_at(&a, &in, g, r) + d0 + t + 64 * c, AT_F32, acc[c] * factor);
+    if (a.has_lse && d0 == 0 && t == 0)
+        ((AT_GLOBAL float *)lse)[at_lse_at(&a, &in, g, r)] = m + log(l);
+}
