@@ -197,13 +197,11 @@ AT_FN float at_score(const struct at_k_attn *a, const struct at_in *x, int g, in
 #endif
     if (a->bias.given)
         add = at_load(x->bias, at_pair(&a->bias, x->n, h, i, j), a->bias.type);
-    if (add == -AT_INF)
-        return add;
     if (a->softcap > 0.0f)
         s = a->softcap * tanh(s / a->softcap);
     if (a->has_alibi)
         s -= ((AT_GLOBAL const float *)x->alibi)[a->alibi + h] * fabs((float)(i + x->off - j));
-    s += add;
+    s = add == -AT_INF ? add : s + add; /* whatever the key holds */
 #ifdef AT_SCORE_EXPR
     s = at_score_expr(x, s, x->n, h, i, j, x->nq, x->nk);
 #endif
