@@ -102,6 +102,8 @@ AT_KERNEL AT_GROUP(1) void attn_cpu(const struct at_k_attn a, AT_ATTN_PARAMS)
         m[r] = -AT_INF;
         l[r] = 0.0f;
     }
+    for (int k = 0; keys.first >= keys.end && k < ROWS * wide; k++)
+        acc[k] = 0.0f; /* else the first block of keys sets them */
     for (int j0 = keys.first / KEYS * KEYS; j0 < keys.end; j0 += KEYS) {
         int from = keys.first > j0 ? keys.first - j0 : 0, to = keys.end - j0 < KEYS ? keys.end - j0 : KEYS;
         int partial = a.hides || j0 < keys.full_first || j0 + KEYS > keys.full_end;
