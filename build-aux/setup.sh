@@ -40,6 +40,16 @@ has()
 }
 
 # $wanted_model, where it is set, is the file that will be wanted instead of $model.
+# For the tests alone: an OpenCL that runs on any CPU, unless there is one, and a simulator that looks
+# for races and reads outside of buffers.
+missing_opencl()
+{
+    [ -n "$with_opencl" ] || return 0
+    ldconfig -p 2>/dev/null | grep -q 'libOpenCL\.so' || echo ocl-icd-libopencl1
+    ls "${OCL_ICD_VENDORS:-/etc/OpenCL/vendors}"/*.icd >/dev/null 2>&1 || echo pocl-opencl-icd
+    [ -f /usr/lib/oclgrind/liboclgrind-rt-icd.so ] || has oclgrind || echo oclgrind
+}
+
 # The Debian packages that this machine lacks, found by what they bring rather than by name, so that
 # another system or a compiler of one's own serves as well.
 missing_packages()
