@@ -9,7 +9,7 @@
 #define PAD 33
 
 /* ks[c][row] = channels c0 .. of the rows of queries, or of the keys; 0 where there is none. */
-AT_FN void stage_q(const struct at_k_attn *a, const struct at_in *x, AT_SHARED float *qs, int g, int first,
+AT_FN void stage_q(const struct at_k_attn *a, const struct at_in *x, AT_LOCAL float *qs, int g, int first,
                    int rows, int c0)
 {
     for (int e = AT_ITEM; e < ROWS * CHUNK; e += 64) {
@@ -21,7 +21,7 @@ AT_FN void stage_q(const struct at_k_attn *a, const struct at_in *x, AT_SHARED f
     }
 }
 
-AT_FN void stage_k(const struct at_k_attn *a, const struct at_in *x, AT_SHARED float *ks, int g, int j0,
+AT_FN void stage_k(const struct at_k_attn *a, const struct at_in *x, AT_LOCAL float *ks, int g, int j0,
                    struct at_keys keys, int c0)
 {
     for (int e = AT_ITEM; e < KEYS * CHUNK; e += 64) {
@@ -33,7 +33,7 @@ AT_FN void stage_k(const struct at_k_attn *a, const struct at_in *x, AT_SHARED f
     }
 }
 
-AT_FN void stage_v(const struct at_k_attn *a, const struct at_in *x, AT_SHARED float *vs, int g, int j0,
+AT_FN void stage_v(const struct at_k_attn *a, const struct at_in *x, AT_LOCAL float *vs, int g, int j0,
                    struct at_keys keys, int c0)
 {
     for (int e = AT_ITEM; e < KEYS * CHUNK; e += 64) {

@@ -32,7 +32,7 @@ AT_KERNEL AT_GROUP(64) void unfused_scores(const struct at_k_attn a, AT_ATTN_PAR
     at_scores_of(&a, work, &in, AT_GROUP_Y)[j] = dot;
 }
 
-AT_FN float at_reduce64(AT_SHARED float *red, float x, int largest)
+AT_FN float at_reduce64(AT_LOCAL float *red, float x, int largest)
 {
     AT_BARRIER();
     red[AT_ITEM] = x;

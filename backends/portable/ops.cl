@@ -117,7 +117,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void move(const struct at_k_map a, AT_GLOBAL uchar 
 #define AT_OP_LAYER_NORM 2
 
 /* The sum, or the largest, of what the items have; every item gets it. */
-AT_FN float at_reduce(AT_SHARED float *red, float x, int largest)
+AT_FN float at_reduce(AT_LOCAL float *red, float x, int largest)
 {
     red[AT_ITEM] = x;
     for (int n = AT_ITEMS / 2; n > 0; n /= 2) {

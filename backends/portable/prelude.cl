@@ -14,6 +14,7 @@ typedef float at_f32;
 #define AT_FN static inline
 #define AT_GLOBAL __global
 #define AT_SHARED __local
+#define AT_LOCAL __local /* of a parameter */
 #define AT_CONST __constant
 #define AT_ITEM ((int)get_local_id(0))
 #define AT_GROUP_X ((at_i64)get_group_id(0))
@@ -46,6 +47,7 @@ typedef signed char at_i8;
 #define AT_FN static __device__ inline
 #define AT_GLOBAL
 #define AT_SHARED __shared__
+#define AT_LOCAL
 #define AT_CONST const
 #define AT_ITEM ((int)threadIdx.x)
 #define AT_GROUP_X ((at_i64)blockIdx.x)
