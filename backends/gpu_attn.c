@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* Attention on devices: the shapes of portable/attn_*.cl, their argument block, and which one a step
- * takes.  Sequences and captured tensors are described in a table on the device, written by bind. */
+/* Attention on devices: the shapes of portable/attn_*.cl, their argument block, and which one a
+ * step takes.  Sequences and captured tensors are described in a table on the device, written by
+ * bind. */
 #include <stdio.h>
 #include <string.h>
 
 #include "env.h"
 #include "gpu.h"
 
-#define FEW 8              /* packed rows of decode */
-#define CHUNK 256          /* keys of its chunks: a multiple of this */
-#define MOST_CHUNKS 64     /* of a sequence */
-#define LOCAL_ROWS 32      /* of a tile of attn_local */
-#define NOLOCAL_ROWS 64    /* of a group of attn_nolocal, */
-#define NOLOCAL_SLICE 32   /* and the channels of an item */
-#define CPU_ROWS 64        /* of a panel of attn_cpu */
-#define UNFUSED_ROWS 256   /* whose scores are in memory at once, ... */
+#define FEW 8                    /* packed rows of decode */
+#define CHUNK 256                /* keys of its chunks: a multiple of this */
+#define MOST_CHUNKS 64           /* of a sequence */
+#define LOCAL_ROWS 32            /* of a tile of attn_local */
+#define NOLOCAL_ROWS 64          /* of a group of attn_nolocal, */
+#define NOLOCAL_SLICE 32         /* and the channels of an item */
+#define CPU_ROWS 64              /* of a panel of attn_cpu */
+#define UNFUSED_ROWS 256         /* whose scores are in memory at once, ... */
 #define UNFUSED_BYTES (64 << 20) /* ... in no more than this where that is more than a row */
 
 /* ---- sizes, from the ranges of the variant ---- */
@@ -29,13 +30,14 @@ static struct extent extents(const attend_plan *plan, const struct at_step *s)
 {
     const attend_graph *g = plan->graph;
     const struct at_tensor *q = &g->tensor[s->in[AT_IN_Q]], *k = &g->tensor[s->in[AT_IN_K]];
-    struct extent e = {.seqs = at_attn_max_seqs(plan, s),
-                       .rows = at_plan_range(plan, s->rows, s->in[AT_IN_Q], q->rank == 3 ? 0 : 2).max,
-                       .keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], k->rank == 3 ? 0 : 2).max,
-                       .groups = k->shape[1],
-                       .ratio = q->shape[1] / k->shape[1],
-                       .dk = q->shape[q->rank - 1],
-                       .dv = g->tensor[s->in[AT_IN_V]].shape[k->rank - 1]};
+    struct extent e = {
+        .seqs = at_attn_max_seqs(plan, s),
+        .rows = at_plan_range(plan, s->rows, s->in[AT_IN_Q], q->rank == 3 ? 0 : 2).max,
+        .keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], k->rank == 3 ? 0 : 2).max,
+        .groups = k->shape[1],
+        .ratio = q->shape[1] / k->shape[1],
+        .dk = q->shape[q->rank - 1],
+        .dv = g->tensor[s->in[AT_IN_V]].shape[k->rank - 1]};
     if (s->in[AT_IN_TABLE] >= 0)
         e.keys = at_mul_size(e.keys, at_plan_range(plan, s->rows, s->in[AT_IN_TABLE], 1).max);
     return e;
@@ -129,7 +131,8 @@ static void print_function(struct at_str *s, const struct at_expr *x, const char
 }
 
 /* at_load_NAME(...) for each captured tensor. */
-static void print_captures(struct at_str *s, const struct at_expr *score, const struct at_expr *mask)
+static void print_captures(struct at_str *s, const struct at_expr *score,
+                           const struct at_expr *mask)
 {
     for (int k = 0; k < AT_EXPR_CAPTURES; k++) {
         const struct at_expr *x = score && k < score->ncapture ? score : mask;
@@ -156,12 +159,14 @@ static char *print_expressions(const attend_plan *plan, const struct at_step *s)
     const struct at_attention *p = &s->p->attention;
     enum at_expr_dialect dialect = at_gpu_of(s->device)->dialect;
     struct extent e = extents(plan, s);
-    const struct at_expr_box box = {.b = {0, e.seqs},
-                                    .h = {0, e.groups * e.ratio},
-                                    .i = {0, e.rows},
-                                    .j = {0, e.keys},
-                                    .sq = {0, e.rows},
-                                    .skv = {0, e.keys}};
+    const struct at_expr_box box = {
+        .b = {0, e.seqs            },
+        .h = {0, e.groups * e.ratio},
+        .i = {0, e.rows            },
+        .j = {0, e.keys            },
+        .sq = {0, e.rows            },
+        .skv = {0, e.keys            }
+    };
     struct at_str text = {0};
     at_str_add(&text, "\n");
     if (p->score || p->mask)
@@ -347,11 +352,14 @@ static void fill_numbers(struct at_k_attn *k, const struct at_attn *a)
     k->edits = k->hides || a->softcap > 0 || a->alibi || !(a->scale > 0);
 }
 
-static void fill_captures(struct at_k_capture *to, const struct attend_exec *x, const struct at_step *s)
+static void fill_captures(struct at_k_capture *to, const struct attend_exec *x,
+                          const struct at_step *s)
 {
     for (int c = 0; c < AT_MAX_CAPTURES; c++) {
         const struct at_view *v = at_in(x, s, AT_IN_CAPTURE + c);
-        to[c] = (struct at_k_capture){.shape = {1, 1, 1, 1}};
+        to[c] = (struct at_k_capture){
+            .shape = {1, 1, 1, 1}
+        };
         if (!v)
             continue;
         to[c].type = (at_i32)v->type;
@@ -387,8 +395,8 @@ static int bind(struct attend_exec *x, const struct at_step *s)
     p->args.seqs = x->variant->shared_work + s->work_offset;
     p->args.captures = p->args.seqs + e.seqs * (int64_t)sizeof *table;
     x->transfer->flying = true;
-    return s->device->memory->upload(s->device, x->transfer->stream, x->transfer->work, p->args.seqs,
-                                     table, table_bytes(&e), &x->err);
+    return s->device->memory->upload(s->device, x->transfer->stream, x->transfer->work,
+                                     p->args.seqs, table, table_bytes(&e), &x->err);
 }
 
 /* ---- run ---- */
@@ -399,10 +407,11 @@ static void *input(const struct attend_exec *x, const struct at_step *s, int k)
     return k < s->nin && s->in[k] >= 0 ? at_gpu_buffer(x, s->in[k], &at) : NULL;
 }
 
-static struct at_gpu_launch launch_of(const struct attend_exec *x, const struct at_step *s, int kernel)
+static struct at_gpu_launch launch_of(const struct attend_exec *x, const struct at_step *s,
+                                      int kernel)
 {
-    static const int inputs[] = {AT_IN_Q,     AT_IN_K,     AT_IN_V,        AT_IN_BIAS,
-                                 AT_IN_MASK,  AT_IN_ALIBI, AT_IN_SINKS,    AT_IN_ADDITIVE,
+    static const int inputs[] = {AT_IN_Q,     AT_IN_K,       AT_IN_V,      AT_IN_BIAS,
+                                 AT_IN_MASK,  AT_IN_ALIBI,   AT_IN_SINKS,  AT_IN_ADDITIVE,
                                  AT_IN_TABLE, AT_IN_K_SCALE, AT_IN_V_SCALE};
     const struct problem *p = at_step_state(x, s);
     const struct at_gpu_kernels *k = s->packed;
@@ -506,7 +515,8 @@ static int run_unfused(struct attend_exec *x, const struct at_step *s)
 
 const struct at_row at_gpu_decode = {"decode",       AT_ATTENTION, accepts_decode,
                                      prepare_decode, bind,         run_decode};
-const struct at_row at_gpu_attn_cpu = {"cpu", AT_ATTENTION, accepts_cpu, prepare_cpu, bind, run_cpu};
+const struct at_row at_gpu_attn_cpu = {"cpu",       AT_ATTENTION, accepts_cpu,
+                                       prepare_cpu, bind,         run_cpu};
 const struct at_row at_gpu_attn_local = {"gpu_local",   AT_ATTENTION, accepts_local,
                                          prepare_local, bind,         run_local};
 const struct at_row at_gpu_attn_nolocal = {"gpu_nolocal",   AT_ATTENTION, accepts_nolocal,
