@@ -16,6 +16,17 @@
 
 static const float a[N * N] = {1, 2, 3, 4, 5, 6, 7, 8}, b[N * N] = {2, 0, 0, 0, 0, 0, 0, 0, 0, 3};
 
+static _Thread_local int steps_there; /* steps of the last plan that run on the device */
+
+static void count_steps(const attend_plan *plan)
+{
+    char *text = attend_plan_describe(plan, ATTEND_TEXT);
+    steps_there = 0;
+    for (const char *p = text; p && (p = strstr(p, "-> cuda:0/")); p++)
+        steps_there++;
+    attend_free(text);
+}
+
 /* y = silu(a b) + a on cuda:0.  The status, and the sentence where it has one. */
 static int whole_run(float y[N * N], char err[480])
 {
@@ -46,6 +57,8 @@ static int whole_run(float y[N * N], char err[480])
     opts.device = "cuda:0";
     status = attend_compile(g, &opts, &plan);
     snprintf(err, 480, "%s", attend_graph_error(g));
+    if (status == 0)
+        count_steps(plan);
     if (status == 0)
         status = attend_exec_new(plan, &exec);
     if (status < 0 && !err[0])
@@ -85,6 +98,7 @@ static void test_faults(void)
     int status = whole_run(y, err);
     if (!ok(status == 0 && right(y), "without faults"))
         diag("%d: %s", status, err);
+    is_int(steps_there, 3, "all steps are on the device");
     emu_clear();
     emu_set("CUEMU_FAIL", "");
     status = whole_run(y, err);

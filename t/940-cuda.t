@@ -36,6 +36,13 @@ for cc in 75 90 100 120; do
     result "operators, sm_$cc: $(grep -c '^ok' "$wheels/out") results" $status
 done
 
+for cc in 80 90; do
+    CUEMU_CC=$cc "$srcdir/t/525-cuda-attention.t" slow >"$wheels/out" 2>&1
+    status=$?
+    grep '^not ok' "$wheels/out" | sed 's/^/# /'
+    result "attention, the grid, sm_$cc: $(grep -c '^ok' "$wheels/out") results" $status
+done
+
 for package in nvidia-cuda-nvrtc-cu11==11.8.89 nvidia-cuda-nvrtc-cu12==12.9.86 nvidia-cuda-nvrtc==13.5.37; do
     folder=nvrtc-${package#*==}
     if wheel $folder $package; then
