@@ -54,8 +54,8 @@ void *at_gpu_status(const struct attend_exec *x)
 }
 
 const struct at_row *const at_gpu_rows[] = {&at_gpu_decode,
-                                            &at_gpu_attn_local,
                                             &at_gpu_attn_cpu,
+                                            &at_gpu_attn_local,
                                             &at_gpu_attn_nolocal,
                                             &at_gpu_unfused,
                                             &at_gpu_matvec,

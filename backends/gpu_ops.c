@@ -7,7 +7,12 @@
 
 #include "gpu.h"
 
-#define ITEMS 64
+/* Items of a group.  On a CPU an item is a core: one works through the row, without barriers, which
+ * PoCL 3.1 gets wrong in `rows` when two cores run groups of it. */
+static int items_of(const struct at_step *s)
+{
+    return at_gpu_of(s->device)->cpu ? 1 : 64;
+}
 #define STRETCH 512
 #define MOST_GROUPS 65535 /* of the second axis of a launch */
 
@@ -96,11 +101,17 @@ static int map_op(enum at_opcode op)
     }
 }
 
-static const struct at_gpu_source ops = {.files = 1u << AT_GPU_OPS};
+static int prepare_bytes(attend_plan *plan, struct at_step *s, const char *name, int64_t bytes,
+                         struct at_err *e)
+{
+    struct at_gpu_source source = {.files = 1u << AT_GPU_OPS};
+    snprintf(source.defines, sizeof source.defines, "-DAT_ITEMS=%d", items_of(s));
+    return at_gpu_prepare(plan, s, &source, &name, 1, bytes, e);
+}
 
 static int prepare_ops(attend_plan *plan, struct at_step *s, const char *name, struct at_err *e)
 {
-    return at_gpu_prepare(plan, s, &ops, &name, 1, sizeof(struct at_gpu_kernels), e);
+    return prepare_bytes(plan, s, name, sizeof(struct at_gpu_kernels), e);
 }
 
 static int prepare_map(attend_plan *plan, struct at_step *s, struct at_err *e)
@@ -131,7 +142,6 @@ static void fill_map(struct at_k_map *a, struct at_gpu_launch *l, const struct a
     l->groups[0] = at_ceil_div(a->n[5], STRETCH);
     l->groups[1] = at_min(rows, MOST_GROUPS);
     l->groups[2] = at_ceil_div(rows, MOST_GROUPS);
-    l->items = ITEMS;
     l->args = a;
     l->bytes = sizeof *a;
 }
@@ -139,7 +149,7 @@ static void fill_map(struct at_k_map *a, struct at_gpu_launch *l, const struct a
 static int run_map(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_map a;
-    struct at_gpu_launch l = {.kernel = kernel_of(s), .nbuffer = 4};
+    struct at_gpu_launch l = {.kernel = kernel_of(s), .nbuffer = 4, .items = items_of(s)};
     fill_map(&a, &l, x, at_result(x, s), s->out[0], s->in, s->nin);
     a.op = map_op(s->op);
     a.number = s->op == AT_SCALE   ? s->p->scale.factor
@@ -168,7 +178,7 @@ static int run_move(struct attend_exec *x, const struct at_step *s, const struct
                     int64_t skip, int in)
 {
     struct at_k_map a;
-    struct at_gpu_launch l = {.kernel = kernel_of(s), .nbuffer = 2};
+    struct at_gpu_launch l = {.kernel = kernel_of(s), .nbuffer = 2, .items = items_of(s)};
     fill_map(&a, &l, x, out, s->out[0], &in, 1);
     a.at[0] += skip;
     a.type[0] = (at_i32)attend_type_size(out->type);
@@ -229,7 +239,7 @@ static int run_rows(struct attend_exec *x, const struct at_step *s)
                                                        : 2,
                           .eps = s->op == AT_SOFTMAX ? 0 : s->p->norm.eps};
     struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 4, .items = ITEMS};
+        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 4, .items = items_of(s)};
     const struct at_view *out = at_result(x, s), *in = at_arg(x, s, 0);
     extents(out, a.n);
     strides(out, out, a.stride[0]);
@@ -261,9 +271,8 @@ struct rope {
 
 static int prepare_rope(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
-    static const char *const name = "rope";
     int64_t pairs = s->p->rope.dims / 2;
-    int status = at_gpu_prepare(plan, s, &ops, &name, 1, sizeof(struct rope), e);
+    int status = prepare_bytes(plan, s, "rope", sizeof(struct rope), e);
     if (status < 0)
         return status;
     struct rope *r = (struct rope *)(uintptr_t)s->packed;
@@ -305,7 +314,7 @@ static int run_rope(struct attend_exec *x, const struct at_step *s)
     struct at_k_pick a = {.half_pairs = s->p->rope.pairing == ATTEND_ROPE_HALF,
                           .dims = (at_i32)s->p->rope.dims};
     struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 5, .items = ITEMS};
+        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 5, .items = items_of(s)};
     const struct at_view *out = at_result(x, s), *in = at_arg(x, s, 0), *pos = at_arg(x, s, 1),
                          *factors = at_in(x, s, 2);
     for (int d = 0; d < 4; d++) {
@@ -353,7 +362,7 @@ static int run_gather(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_pick a = {.step = at_gpu_step(x, s)};
     struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 4, .items = ITEMS};
+        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 4, .items = items_of(s)};
     const struct at_view *table = at_arg(x, s, 0), *index = at_arg(x, s, 1), *out = at_result(x, s);
     extents(index, a.index_n);
     strides(index, index, a.index_stride);
@@ -391,7 +400,7 @@ static int run_append(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_pick a = {.step = at_gpu_step(x, s)};
     struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 5, .items = ITEMS};
+        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 5, .items = items_of(s)};
     const struct at_view *pool = at_result(x, s), *rows = at_arg(x, s, 1), *slots = at_arg(x, s, 2),
                          *scale = at_in(x, s, 3);
     for (int d = 0; d < 4; d++) {
@@ -454,7 +463,7 @@ static int run_merge(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_merge a = {.has_lse = at_out(x, s, 1) != NULL};
     struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 6, .items = ITEMS};
+        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 6, .items = items_of(s)};
     extents(at_result(x, s), a.n);
     merge_views(&a, &l, x, 0, s->out[0], s->nout > 1 ? s->out[1] : -1);
     merge_views(&a, &l, x, 1, s->in[0], s->in[1]);

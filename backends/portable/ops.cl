@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The operators beside matmul and attention, as lib/ref.c has them.  A group of AT_ITEMS items has a
  * stretch of a row, or a row. */
+#ifndef AT_ITEMS
 #define AT_ITEMS 64
+#endif
 #define AT_STRETCH 512 /* elements of a row that a group of `map` has */
 
 #define AT_OP_ADD 0
