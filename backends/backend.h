@@ -76,8 +76,7 @@ int at_device_add(attend_ctx *ctx, const struct at_device *d);
 const struct at_device *at_device_find(attend_ctx *ctx, const char *name, struct at_err *e);
 
 /* All that are compiled in, the reference first, NULL at the end. */
-extern const struct at_backend at_backend_ref, at_backend_simd, at_backend_opencl,
-    at_backend_cuda;
+extern const struct at_backend at_backend_ref, at_backend_simd, at_backend_opencl, at_backend_cuda;
 extern const struct at_backend *const at_backends[];
 
 #endif

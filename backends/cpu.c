@@ -69,12 +69,36 @@ static int probe(attend_ctx *ctx)
     return 0;
 }
 
-static const struct at_row *const rows[] = {
-    &at_cpu_attention, &at_cpu_attention_grad, &at_cpu_weights,  &at_cpu_matmul,     &at_cpu_add,       &at_cpu_mul,
-    &at_cpu_scale,     &at_cpu_silu,     &at_cpu_gelu,       &at_cpu_gelu_tanh, &at_cpu_tanh,
-    &at_cpu_softmax,   &at_cpu_rms_norm, &at_cpu_layer_norm, &at_cpu_rope,      &at_cpu_gather,
-    &at_cpu_append,    &at_cpu_concat,   &at_cpu_cast,       &at_cpu_copy,      &at_cpu_delta, &at_cpu_sum,
-    &at_cpu_pad,       &at_cpu_cross_entropy, &at_cpu_cross_entropy_grad, &at_cpu_function_grad,
-    &at_cpu_softmax_grad, &at_cpu_norm_grad, &at_cpu_gather_grad, &at_cpu_adamw, NULL};
+static const struct at_row *const rows[] = {&at_cpu_attention,
+                                            &at_cpu_attention_grad,
+                                            &at_cpu_weights,
+                                            &at_cpu_matmul,
+                                            &at_cpu_add,
+                                            &at_cpu_mul,
+                                            &at_cpu_scale,
+                                            &at_cpu_silu,
+                                            &at_cpu_gelu,
+                                            &at_cpu_gelu_tanh,
+                                            &at_cpu_tanh,
+                                            &at_cpu_softmax,
+                                            &at_cpu_rms_norm,
+                                            &at_cpu_layer_norm,
+                                            &at_cpu_rope,
+                                            &at_cpu_gather,
+                                            &at_cpu_append,
+                                            &at_cpu_concat,
+                                            &at_cpu_cast,
+                                            &at_cpu_copy,
+                                            &at_cpu_delta,
+                                            &at_cpu_sum,
+                                            &at_cpu_pad,
+                                            &at_cpu_cross_entropy,
+                                            &at_cpu_cross_entropy_grad,
+                                            &at_cpu_function_grad,
+                                            &at_cpu_softmax_grad,
+                                            &at_cpu_norm_grad,
+                                            &at_cpu_gather_grad,
+                                            &at_cpu_adamw,
+                                            NULL};
 
 const struct at_backend at_backend_simd = {.name = "simd", .probe = probe, .rows = rows};

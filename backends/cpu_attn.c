@@ -2,14 +2,15 @@
 /* Attention on the CPU: which rows and keys a work item has, and the steps of the recurrence in
  * order.  The arithmetic is the block functions' (simd.h).
  *
- * Rows of one KV group are packed: packed row r is query row r / R of head g R + r % R, R = H / G, so
- * a key that was read serves the whole group and causal edges stay tight.  A sequence with few packed
- * rows takes the dots shape, its keys split into chunks that are merged in order; the others take
- * panels.  Blocks of keys begin at multiples of the block size counted from key 0, and chunks at
- * multiples of a length that the plan fixes, so no result depends on threads or on other sequences.
+ * Rows of one KV group are packed: packed row r is query row r / R of head g R + r % R, R = H / G,
+ * so a key that was read serves the whole group and causal edges stay tight.  A sequence with few
+ * packed rows takes the dots shape, its keys split into chunks that are merged in order; the others
+ * take panels.  Blocks of keys begin at multiples of the block size counted from key 0, and chunks
+ * at multiples of a length that the plan fixes, so no result depends on threads or on other
+ * sequences.
  *
- * Where the plan is deterministic no row depends on the rows beside it either: an item is one query row
- * with the heads of its group, in the dots shape, and goes through its chunks in order. */
+ * Where the plan is deterministic no row depends on the rows beside it either: an item is one query
+ * row with the heads of its group, in the dots shape, and goes through its chunks in order. */
 #include <math.h>
 #include <string.h>
 
@@ -28,11 +29,11 @@ struct schedule {
     struct at_seq *seq;
     struct at_item *item; /* panels and chunks, the heaviest first */
     struct at_item *join; /* one for each (dots sequence, group): its chunks are merged */
-    float *partial;    /* states of chunks, in the order of `join` */
+    float *partial;       /* states of chunks, in the order of `join` */
     int64_t nitem, njoin, chunk, panels, nseq;
     double flops;
-    bool valid, alone; /* alone: deterministic, an item is a query row */
-    const struct at_schedule *blocks;  /* what masks leave of blocks of keys; NULL: all */
+    bool valid, alone;                  /* alone: deterministic, an item is a query row */
+    const struct at_schedule *blocks;   /* what masks leave of blocks of keys; NULL: all */
     const struct at_programs *programs; /* of the expressions; NULL: none */
     int64_t *key; /* of nseq sequences: packed rows and chunks that the items were made for */
 };
@@ -74,8 +75,8 @@ static int64_t partial_floats(const struct at_simd *t, const struct extent *e)
     return at_simd_dots_state_floats(t->dots_rows, e->dv);
 }
 
-/* Sequences times the most chunks that one has; packed keys are shared out, so each sequence adds at
- * most one chunk that is not full. */
+/* Sequences times the most chunks that one has; packed keys are shared out, so each sequence adds
+ * at most one chunk that is not full. */
 static int64_t most_chunks(const struct extent *e, const struct at_simd *t)
 {
     int64_t chunks = at_max(1, at_ceil_div(e->keys, chunk_length(t, e->keys)));
@@ -101,8 +102,8 @@ static int64_t most_items(const attend_plan *plan, const struct extent *e, const
     return at_max(1, plan->deterministic ? rows : most_chunks(e, t) + most_panels(e, t));
 }
 
-static int compile(const struct at_expr *x, const struct at_expr_box *box, struct at_expr_program *p,
-                   struct at_err *e)
+static int compile(const struct at_expr *x, const struct at_expr_box *box,
+                   struct at_expr_program *p, struct at_err *e)
 {
     char err[160];
     p->n = 0;
@@ -121,9 +122,14 @@ int at_cpu_attn_programs(attend_plan *plan, struct at_step *s, struct at_err *e)
     struct at_programs *p = at_plan_pack(plan, sizeof *p);
     if (!p)
         return at_fail(e, ATTEND_ENOMEM, "no memory for the expressions of attention");
-    const struct at_expr_box box = {.b = {0, x.seqs}, .h = {0, x.groups * x.ratio},
-                                    .i = {0, x.rows}, .j = {0, x.keys},
-                                    .sq = {0, x.rows}, .skv = {0, x.keys}};
+    const struct at_expr_box box = {
+        .b = {0, x.seqs            },
+        .h = {0, x.groups * x.ratio},
+        .i = {0, x.rows            },
+        .j = {0, x.keys            },
+        .sq = {0, x.rows            },
+        .skv = {0, x.keys            }
+    };
     int status = compile(a->score, &box, &p->score, e);
     if (status == 0)
         status = compile(a->mask, &box, &p->mask, e);
@@ -148,8 +154,8 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
     int64_t chunks = many || plan->deterministic ? 0 : most_chunks(&x, t);
     s->scratch = at_max(panel, dots) * (int64_t)sizeof(float);
     int64_t items = at_mul_size(many ? 0 : most_items(plan, &x, t), x.groups);
-    int64_t partial = at_mul_size(at_mul_size(chunks, x.groups),
-                                  partial_floats(t, &x) * (int64_t)sizeof(float));
+    int64_t partial =
+        at_mul_size(at_mul_size(chunks, x.groups), partial_floats(t, &x) * (int64_t)sizeof(float));
     if (many || items < 0 || partial < 0 || items > INT32_MAX)
         return at_fail(e, ATTEND_ELIMIT, "attention over %lld sequences of %lld rows and %lld keys",
                        (long long)x.seqs, (long long)x.rows, (long long)x.keys);
@@ -170,7 +176,8 @@ static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_
     return at_need(why, rows, "a head's channels are not next to each other in memory") &&
            at_need(why, g->tensor[s->out[0]].type == ATTEND_F32, "the result is not f32") &&
            at_need(why, !plan->deterministic || s->in[AT_IN_ADDITIVE] < 0,
-                   "deterministic: additive scores are computed in panels, whose rows share references");
+                   "deterministic: additive scores are computed in panels, whose rows share "
+                   "references");
 }
 
 /* ---- bind: the list of work ---- */
@@ -233,7 +240,8 @@ static int64_t panels_per_item(const struct schedule *d, const struct at_simd *t
     int64_t panels = 0;
     for (int64_t n = 0; n < d->a.nseq; n++)
         if (!takes_dots(t, &d->a, &d->seq[n]))
-            panels += at_ceil_div(d->seq[n].nq * at_cpu_attn_ratio(&d->a), t->rows_per_panel) * d->a.ng;
+            panels +=
+                at_ceil_div(d->seq[n].nq * at_cpu_attn_ratio(&d->a), t->rows_per_panel) * d->a.ng;
     return at_min(MAX_PANELS, at_max(4, panels / (4 * threads)));
 }
 
@@ -264,7 +272,7 @@ static void list_panels(struct schedule *d, const struct at_simd *t)
                 continue;
             for (int64_t g = 0; g < d->a.ng; g++)
                 d->item[d->nitem++] = (struct at_item){(int32_t)n, (int32_t)g, i * rows,
-                                                    at_min(rows, all - i * rows)};
+                                                       at_min(rows, all - i * rows)};
         }
 }
 
@@ -348,10 +356,10 @@ static void clear_lanes(struct at_lanes *l, int from, int room)
     }
 }
 
-/* This is most of what a call on few rows and keys costs beside its arithmetic: what all lanes have in
- * common is worked out once. */
-void at_cpu_attn_lanes(struct at_lanes *l, const struct at_attn *a, const struct at_seq *q, int64_t g,
-                       int64_t first, int n, int room)
+/* This is most of what a call on few rows and keys costs beside its arithmetic: what all lanes have
+ * in common is worked out once. */
+void at_cpu_attn_lanes(struct at_lanes *l, const struct at_attn *a, const struct at_seq *q,
+                       int64_t g, int64_t first, int n, int room)
 {
     int64_t ratio = at_cpu_attn_ratio(a), i = first / ratio, h = g * ratio + first % ratio;
     struct at_keys k = at_key_range(&a->visible, q, i, (first + n - 1) / ratio + 1);
@@ -386,10 +394,10 @@ static void store_lse(const struct at_lanes *l, const struct at_attn *a, const s
                                           (q->q0 + l->i[r]) * a->lse.stride[2]) = lse[r];
 }
 
-/* Keys of group g from j0 on, at most up to j1, as rows for the block functions: as many as follow each
- * other in memory, all of them unless they are paged. */
-static struct at_rows key_rows(const struct at_attn *a, const struct at_view *v, const struct at_item *w,
-                               int64_t j0, int64_t j1)
+/* Keys of group g from j0 on, at most up to j1, as rows for the block functions: as many as follow
+ * each other in memory, all of them unless they are paged. */
+static struct at_rows key_rows(const struct at_attn *a, const struct at_view *v,
+                               const struct at_item *w, int64_t j0, int64_t j1)
 {
     struct at_rows rows = {
         .stride = v->stride[2], .width = v->shape[3], .type = (enum at_elem)at_cpu_elem(v->type)};
@@ -402,8 +410,8 @@ static struct at_rows key_rows(const struct at_attn *a, const struct at_view *v,
 }
 
 /* The same, where the block functions know the type; f8 values are first made f32, in stage. */
-static struct at_rows fetch(const struct at_attn *a, const struct at_view *v, const struct at_item *w,
-                            int64_t j0, int64_t j1, float *stage)
+static struct at_rows fetch(const struct at_attn *a, const struct at_view *v,
+                            const struct at_item *w, int64_t j0, int64_t j1, float *stage)
 {
     struct at_rows rows = key_rows(a, v, w, j0, j1);
     int64_t entry, row;
@@ -428,8 +436,8 @@ static bool edits_scores(const struct at_attn *a)
 }
 
 /* What masks leave of keys [j0, j1) to lanes from `first` to `last`. */
-static enum at_cover cover(const struct schedule *d, const struct at_item *w, int64_t i0, int64_t i1,
-                           int64_t j0, int64_t j1)
+static enum at_cover cover(const struct schedule *d, const struct at_item *w, int64_t i0,
+                           int64_t i1, int64_t j0, int64_t j1)
 {
     int64_t ratio = at_cpu_attn_ratio(&d->a), h = w->group * ratio;
     return d->blocks ? at_schedule_cover(d->blocks, w->seq, h, h + ratio, i0, i1, j0, j1)
@@ -437,7 +445,8 @@ static enum at_cover cover(const struct schedule *d, const struct at_item *w, in
 }
 
 /* Scores are q . k times this.  Where nothing edits them the softmax scales, which loses nothing; a
- * negative scale turns q around, and a scale of 0 makes q 0.  Additive scores are not linear in q. */
+ * negative scale turns q around, and a scale of 0 makes q 0.  Additive scores are not linear in q.
+ */
 static float q_factor(const struct at_attn *a)
 {
     return a->additive || a->scale > 0 ? 1.0f : a->scale < 0 ? -1.0f : 0.0f;
@@ -458,8 +467,8 @@ static void scale_scores(const struct at_simd *t, const struct at_attn *a, float
     }
 }
 
-static void add_alibi(const struct at_attn *a, const struct at_seq *q, const struct at_lanes *l, float *st,
-                      int64_t j0, int64_t j1)
+static void add_alibi(const struct at_attn *a, const struct at_seq *q, const struct at_lanes *l,
+                      float *st, int64_t j0, int64_t j1)
 {
     for (int r = 0; r < l->n; r++) {
         float slope = a->alibi[l->h[r]];
@@ -474,8 +483,8 @@ static int64_t pair_offset(const struct at_view *m, const struct at_lanes *l, in
 }
 
 /* A bias of -inf hides, whatever the score was. */
-static void add_bias(const struct at_simd *t, const struct at_attn *a, const struct at_lanes *l, int64_t n,
-                     float *st, int64_t j0, int64_t j1)
+static void add_bias(const struct at_simd *t, const struct at_attn *a, const struct at_lanes *l,
+                     int64_t n, float *st, int64_t j0, int64_t j1)
 {
     const struct at_view *m = &a->bias;
     for (int r = 0; r < l->n; r++)
@@ -516,17 +525,25 @@ static void run_program(const struct at_simd *t, const struct at_attn *a, const 
                         const struct at_lanes *l, const struct at_expr_program *p, float *st,
                         int64_t j0, int64_t j1)
 {
-    const struct at_expr_block block = {.st = st, .stride = l->stride, .lanes = l->n, .j0 = j0,
-                                        .keys = j1 - j0, .i = l->i, .h = l->h, .b = w->seq,
-                                        .sq = a->seq[w->seq].nq, .skv = a->seq[w->seq].nk,
+    const struct at_expr_block block = {.st = st,
+                                        .stride = l->stride,
+                                        .lanes = l->n,
+                                        .j0 = j0,
+                                        .keys = j1 - j0,
+                                        .i = l->i,
+                                        .h = l->h,
+                                        .b = w->seq,
+                                        .sq = a->seq[w->seq].nq,
+                                        .skv = a->seq[w->seq].nk,
                                         .capture = a->capture};
     t->expr(p, &block, l->steps);
 }
 
-/* Scores of keys [j0, j1), st at the first: softcap, ALiBi, bias, score expression, then what hides:
- * masks only where they leave the keys partial. */
+/* Scores of keys [j0, j1), st at the first: softcap, ALiBi, bias, score expression, then what
+ * hides: masks only where they leave the keys partial. */
 static void edit_scores(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
-                        const struct at_lanes *l, float *st, int64_t j0, int64_t j1, enum at_cover mask)
+                        const struct at_lanes *l, float *st, int64_t j0, int64_t j1,
+                        enum at_cover mask)
 {
     if (edits_scores(a))
         scale_scores(t, a, st, (j1 - j0) * l->stride);
@@ -557,8 +574,8 @@ void at_cpu_attn_pack_q(const struct at_simd *t, const struct at_attn *a, const 
 }
 
 static void score_keys(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
-                       const struct at_lanes *l, const float *qp, const struct at_rows *k, float *st,
-                       int64_t j0, int64_t from, int64_t to, enum at_cover mask)
+                       const struct at_lanes *l, const float *qp, const struct at_rows *k,
+                       float *st, int64_t j0, int64_t from, int64_t to, enum at_cover mask)
 {
     struct at_rows part = *k;
     part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
@@ -571,8 +588,8 @@ static void score_keys(const struct at_simd *t, const struct at_attn *a, const s
 }
 
 void at_cpu_attn_scores(const struct at_simd *t, const struct at_attn *a, const struct at_item *w,
-                        const struct at_lanes *l, const float *qp, const struct at_rows *k, float *st,
-                        int64_t j0, int64_t from, int64_t to)
+                        const struct at_lanes *l, const float *qp, const struct at_rows *k,
+                        float *st, int64_t j0, int64_t from, int64_t to)
 {
     score_keys(t, a, w, l, qp, k, st, j0, from, to, AT_COVER_PARTIAL);
 }
@@ -623,18 +640,19 @@ static void full_keys(const struct panels *p, int panel, const struct at_rows *k
     part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
     part.n = to - from;
     p->t->scores_softmax(p->st, from - j0, p->q + panel * p->q_floats, &part,
-                         p->state + panel * p->state_floats, p->d->a.dv, at_cpu_attn_scale(&p->d->a),
-                         &p->ahead);
+                         p->state + panel * p->state_floats, p->d->a.dv,
+                         at_cpu_attn_scale(&p->d->a), &p->ahead);
 }
 
 /* Keys [from, to) of the block at j0, of which masks leave the panel the same kind of share. */
-static void panel_keys(const struct panels *p, const struct at_lanes *l, int panel, const struct at_rows *k,
-                       int odd, int64_t j0, int64_t from, int64_t to, enum at_cover mask,
-                       const struct at_keys *range)
+static void panel_keys(const struct panels *p, const struct at_lanes *l, int panel,
+                       const struct at_rows *k, int odd, int64_t j0, int64_t from, int64_t to,
+                       enum at_cover mask, const struct at_keys *range)
 {
     const struct at_attn *a = &p->d->a;
     struct at_keys r = *range;
-    int64_t full = at_min(at_max(r.full_first, from), to), full_to = at_max(full, at_min(r.full_end, to));
+    int64_t full = at_min(at_max(r.full_first, from), to),
+            full_to = at_max(full, at_min(r.full_end, to));
     if (edits_scores(a) || mask == AT_COVER_PARTIAL)
         full = full_to = to;
     if (full > from) /* the micro-kernel likes whole tiles */
@@ -674,8 +692,8 @@ static void finish_panel(const struct panels *p, const struct at_lanes *l, int p
 {
     const struct at_attn *a = &p->d->a;
     float lse[AT_MAX_LANES];
-    p->t->finish(p->state + panel * p->state_floats, a->dv, a->sinks ? l->sink : NULL, l->o, AT_ELEM_F32,
-                 a->lse.data ? lse : NULL, at_cpu_attn_scale(a));
+    p->t->finish(p->state + panel * p->state_floats, a->dv, a->sinks ? l->sink : NULL, l->o,
+                 AT_ELEM_F32, a->lse.data ? lse : NULL, at_cpu_attn_scale(a));
     if (a->lse.data)
         store_lse(l, a, &p->d->seq[p->w->seq], lse);
 }
@@ -709,8 +727,8 @@ static int block_values(const struct panels *p, int64_t j0, int64_t from, int64_
     return odd;
 }
 
-/* Rows that come next: where the keys of a panel begin, the queries of the panel after it; where they end,
- * its own results. */
+/* Rows that come next: where the keys of a panel begin, the queries of the panel after it; where
+ * they end, its own results. */
 static struct at_ahead look_ahead(const struct at_lanes *l, bool queries, bool results,
                                   const void *row[2 * AT_MAX_LANES])
 {
@@ -736,18 +754,21 @@ static void walk_panels(struct panels *p)
     const struct at_seq *q = &p->d->seq[w->seq];
     struct at_lanes lanes[MAX_PANELS];
     const void *next[2 * AT_MAX_LANES];
-    int rows = t->rows_per_panel, n = (int)at_ceil_div(w->count, rows), ratio = at_cpu_attn_ratio(a);
+    int rows = t->rows_per_panel, n = (int)at_ceil_div(w->count, rows),
+        ratio = at_cpu_attn_ratio(a);
     for (int i = 0; i < n; i++) {
         int64_t first = w->first + (int64_t)i * rows;
         lanes[i].stride = rows;
-        at_cpu_attn_lanes(&lanes[i], a, q, w->group, first, (int)at_min(rows, w->first + w->count - first), rows);
+        at_cpu_attn_lanes(&lanes[i], a, q, w->group, first,
+                          (int)at_min(rows, w->first + w->count - first), rows);
         lanes[i].programs = p->d->programs;
         lanes[i].steps = p->steps;
     }
     int64_t i0 = w->first / ratio, i1 = (w->first + w->count - 1) / ratio + 1;
     struct at_keys all = at_key_range(&a->visible, q, i0, i1);
     int64_t size = t->keys_per_block;
-    bool begun = false, ended = false; /* a panel's rows are packed and stored while it is in cache */
+    bool begun = false,
+         ended = false; /* a panel's rows are packed and stored while it is in cache */
     for (int64_t j0 = all.first / size * size; j0 < all.end && all.first < all.end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
         if (cover(p->d, w, i0, i1, from, to) == AT_COVER_EMPTY)
@@ -775,7 +796,11 @@ static void walk_panels(struct panels *p)
 static void run_panels(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
                        void *steps, float *scratch)
 {
-    struct panels p = {.t = t, .d = d, .w = w, .q = scratch, .steps = steps,
+    struct panels p = {.t = t,
+                       .d = d,
+                       .w = w,
+                       .q = scratch,
+                       .steps = steps,
                        .q_floats = at_cpu_attn_q_floats(t, d->a.dk, d->a.additive),
                        .state_floats = at_simd_state_floats(t, d->a.dv)};
     p.state = p.q + MAX_PANELS * p.q_floats;
@@ -949,7 +974,9 @@ static void join_item(void *arg, int64_t index, int slot)
 static int run(struct attend_exec *x, const struct at_step *s)
 {
     const struct schedule *d = at_step_state(x, s);
-    struct job job = {.x = x, .s = s, .d = d,
+    struct job job = {.x = x,
+                      .s = s,
+                      .d = d,
                       .partial = at_simd_dots_state_floats(at_cpu_kernels(s)->dots_rows, d->a.dv)};
     int status = at_cpu_items(x, d->nitem, d->flops, run_item, &job);
     if (status == 0 && d->nitem > d->njoin && d->njoin > 0)

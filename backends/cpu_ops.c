@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The other operators on the CPU: how their rows are shared out over threads.  The arithmetic is the
- * block functions' (simd.h). */
+/* The other operators on the CPU: how their rows are shared out over threads.  The arithmetic is
+ * the block functions' (simd.h). */
 #include <math.h>
 #include <string.h>
 
@@ -20,7 +20,8 @@ static bool accepts_f32(const attend_plan *plan, const struct at_step *s, struct
     bool fine = plan->graph->tensor[s->out[0]].rank > 0;
     for (int k = 0; k < s->nin; k++)
         fine = fine && f32_rows(plan, s->in[k]);
-    return at_need(why, fine && f32_rows(plan, s->out[0]), "not all tensors are f32 with contiguous rows");
+    return at_need(why, fine && f32_rows(plan, s->out[0]),
+                   "not all tensors are f32 with contiguous rows");
 }
 
 /* ---- walking rows ---- */
@@ -42,8 +43,8 @@ static int64_t row_count(const struct at_view *v)
     return n;
 }
 
-/* Element offset of row `row` of a tensor with out's leading axes, of v, which is right-aligned to it
- * and whose axes of extent 1 are repeated. */
+/* Element offset of row `row` of a tensor with out's leading axes, of v, which is right-aligned to
+ * it and whose axes of extent 1 are repeated. */
 static int64_t row_offset(const struct at_view *out, int64_t row, const struct at_view *v)
 {
     int64_t offset = 0;
@@ -62,7 +63,8 @@ static float *f32_row(const struct at_view *out, int64_t row, const struct at_vi
     return (float *)v->data + row_offset(out, row, v);
 }
 
-#define ITEM_BYTES 65536 /* of output in a work item: fits a core's cache, and is worth a hand-over */
+#define ITEM_BYTES                                                                                 \
+    65536 /* of output in a work item: fits a core's cache, and is worth a hand-over */
 
 static int each_row(struct attend_exec *x, const struct at_step *s,
                     void (*fn)(void *arg, int64_t item, int slot), double flops_an_element)
@@ -159,8 +161,9 @@ static int run_unary(struct attend_exec *x, const struct at_step *s)
 static bool accepts_convert(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
     const struct at_tensor *a = &plan->graph->tensor[s->in[0]];
-    return at_need(why, a->rank > 0 && at_cpu_elem(a->type) >= 0 && at_cpu_has_rows(plan, s->in[0]) &&
-                            at_cpu_has_rows(plan, s->out[0]),
+    return at_need(why,
+                   a->rank > 0 && at_cpu_elem(a->type) >= 0 && at_cpu_has_rows(plan, s->in[0]) &&
+                       at_cpu_has_rows(plan, s->out[0]),
                    "not rows of a floating or quantised type");
 }
 
@@ -209,7 +212,8 @@ static int run_concat(struct attend_exec *x, const struct at_step *s)
         at += a->shape[axis];
         size_t bytes = (size_t)attend_type_row_bytes(a->type, a->shape[a->rank - 1]);
         for (int64_t r = 0, rows = row_count(a); bytes && r < rows; r++)
-            memcpy(at_view_at(&part, row_offset(a, r, &part)), at_view_at(a, row_offset(a, r, a)), bytes);
+            memcpy(at_view_at(&part, row_offset(a, r, &part)), at_view_at(a, row_offset(a, r, a)),
+                   bytes);
     }
     return 0;
 }
@@ -258,7 +262,8 @@ static void rope_item(void *arg, int64_t item, int slot)
         sine[p] = (float)sin(j->s->p->rope.back ? -angle : angle);
     }
     for (int64_t h = 0; h < a->shape[1]; h++) {
-        const float *from = (const float *)a->data + b * a->stride[0] + h * a->stride[1] + i * a->stride[2];
+        const float *from =
+            (const float *)a->data + b * a->stride[0] + h * a->stride[1] + i * a->stride[2];
         float *to = (float *)y->data + b * y->stride[0] + h * y->stride[1] + i * y->stride[2];
         if (j->s->p->rope.pairing == ATTEND_ROPE_HALF)
             j->t->rope_half(to, from, cosine, sine, pairs);
@@ -309,7 +314,8 @@ static int run_gather(struct attend_exec *x, const struct at_step *s)
     j.in[0] = at_arg(x, s, 0);
     j.in[1] = at_arg(x, s, 1);
     int64_t rows = j.out->shape[j.out->rank - 1] ? row_count(j.out) : 0;
-    return at_cpu_items(x, rows, (double)rows * (double)j.out->shape[j.out->rank - 1], gather_item, &j);
+    return at_cpu_items(x, rows, (double)rows * (double)j.out->shape[j.out->rank - 1], gather_item,
+                        &j);
 }
 
 static bool accepts_append(const attend_plan *plan, const struct at_step *s, struct at_why *why)
@@ -318,8 +324,8 @@ static bool accepts_append(const attend_plan *plan, const struct at_step *s, str
                    "rows are not contiguous");
 }
 
-/* Row `from` of the appended rows, times `by`, to its place in the state.  Quantising is a small part of
- * a step, so the plain conversions do. */
+/* Row `from` of the appended rows, times `by`, to its place in the state.  Quantising is a small
+ * part of a step, so the plain conversions do. */
 static void store_row(const struct job *j, void *to, const void *from, float by)
 {
     const struct at_view *pool = j->out, *rows = j->in[1];
@@ -337,9 +343,9 @@ static void store_row(const struct job *j, void *to, const void *from, float by)
             j->t->convert(block, AT_ELEM_F32,
                           (const char *)from + d * (int64_t)attend_type_size(rows->type),
                           (enum at_elem)from_type, count);
-            at_element_to_blocks(pool->type,
-                                 (char *)to + d / AT_QUANT_BLOCK * (int64_t)attend_type_size(pool->type),
-                                 block, count);
+            at_element_to_blocks(
+                pool->type, (char *)to + d / AT_QUANT_BLOCK * (int64_t)attend_type_size(pool->type),
+                block, count);
         }
     }
 }
@@ -395,8 +401,7 @@ static bool is_turned(const attend_graph *g, int t)
 static bool accepts_matmul(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
     bool a = at_cpu_has_rows(plan, s->in[0]) || is_turned(plan->graph, s->in[0]);
-    return at_need(why, a && at_cpu_has_rows(plan, s->in[1]) &&
-                            at_cpu_has_rows(plan, s->out[0]),
+    return at_need(why, a && at_cpu_has_rows(plan, s->in[1]) && at_cpu_has_rows(plan, s->out[0]),
                    "rows are not contiguous");
 }
 
@@ -427,7 +432,8 @@ static int prepare_matmul(attend_plan *plan, struct at_step *s, struct at_err *e
     (void)e;
     struct at_range m = at_plan_range(plan, s->rows, s->in[0], a->rank - 2);
     struct at_matmul mm = {.k = at_plan_range(plan, s->rows, s->in[0], a->rank - 1).max,
-                           .c_type = AT_ELEM_F32, .b_is_kn = !s->p->matmul.b_rows,
+                           .c_type = AT_ELEM_F32,
+                           .b_is_kn = !s->p->matmul.b_rows,
                            .one_form = plan->deterministic,
                            .a_is_km = is_turned(g, s->in[0])};
     for (int64_t rows = m.min; rows <= at_min(m.max, t->few_rows); rows++) {
@@ -478,7 +484,10 @@ static void product_item(void *arg, int64_t item, int slot)
 
 static int run_matmul(struct attend_exec *x, const struct at_step *s)
 {
-    struct product p = {.x = x, .t = at_cpu_kernels(s), .a = at_arg(x, s, 0), .b = at_arg(x, s, 1),
+    struct product p = {.x = x,
+                        .t = at_cpu_kernels(s),
+                        .a = at_arg(x, s, 0),
+                        .b = at_arg(x, s, 1),
                         .c = at_result(x, s)};
     p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows, x->plan->deterministic);
     p.mm.a_is_km = is_turned(x->plan->graph, s->in[0]);
@@ -492,8 +501,7 @@ static int run_matmul(struct attend_exec *x, const struct at_step *s)
     p.mstep = at_min(p.mm.m, PART);
     p.mparts = at_ceil_div(p.mm.m, p.mstep);
     /* Few rows share nothing, so columns are cut as finely as threads like. */
-    p.nstep = p.mm.m > p.t->few_rows ? PART
-                                     : at_round_up(at_max(32, p.mm.n / (8 * slots)), 32);
+    p.nstep = p.mm.m > p.t->few_rows ? PART : at_round_up(at_max(32, p.mm.n / (8 * slots)), 32);
     p.nparts = at_ceil_div(p.mm.n, p.nstep);
     return at_cpu_items(x, batch * p.mparts * p.nparts,
                         2.0 * (double)batch * (double)p.mm.m * (double)p.mm.n * (double)p.mm.k,
@@ -520,4 +528,5 @@ const struct at_row at_cpu_concat = {"rows", AT_CONCAT, accepts_concat, NULL, NU
 const struct at_row at_cpu_rope = {"rows", AT_ROPE, accepts_rope, prepare_rope, NULL, run_rope};
 const struct at_row at_cpu_gather = {"rows", AT_GATHER, accepts_gather, NULL, NULL, run_gather};
 const struct at_row at_cpu_append = {"rows", AT_APPEND, accepts_append, NULL, NULL, run_append};
-const struct at_row at_cpu_matmul = {"gemm", AT_MATMUL, accepts_matmul, prepare_matmul, NULL, run_matmul};
+const struct at_row at_cpu_matmul = {"gemm",         AT_MATMUL, accepts_matmul,
+                                     prepare_matmul, NULL,      run_matmul};

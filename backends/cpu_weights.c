@@ -98,10 +98,9 @@ static void take_panel(struct work *w, int64_t first, int n)
     for (int r = 0; r < room; r++) {
         w->lse[r] = w->floor[r] = INFINITY; /* lanes without a row: weights are 0 */
         if (r < n)
-            w->lse[r] = *(const float *)at_view_at(&a->lse, w->seq->qb * a->lse.stride[0] +
-                                                                w->lanes.h[r] * a->lse.stride[1] +
-                                                                (w->seq->q0 + w->lanes.i[r]) *
-                                                                    a->lse.stride[2]);
+            w->lse[r] = *(const float *)at_view_at(
+                &a->lse, w->seq->qb * a->lse.stride[0] + w->lanes.h[r] * a->lse.stride[1] +
+                             (w->seq->q0 + w->lanes.i[r]) * a->lse.stride[2]);
     }
 }
 
@@ -256,7 +255,8 @@ static void columns(struct work *w)
     memset(w->sum, 0, (size_t)(ratio * size) * sizeof *w->sum);
     each_panel(w, 0, w->seq->nq * ratio, j0, j0 + w->item.count, add_columns);
     for (int64_t e = 0; e < ratio; e++) {
-        float *row = (float *)(void *)result_row(w, w->out, w->item.group * ratio + e, 0) + w->seq->k0;
+        float *row =
+            (float *)(void *)result_row(w, w->out, w->item.group * ratio + e, 0) + w->seq->k0;
         for (int64_t j = 0; j < w->item.count; j++)
             row[j0 + j] = (float)w->sum[e * size + j];
     }
@@ -298,7 +298,7 @@ static void cells(struct work *w)
 struct job {
     struct attend_exec *x;
     const struct at_step *s;
-    struct at_weights p;      /* first and end are those of all rows, unless some are chosen */
+    struct at_weights p; /* first and end are those of all rows, unless some are chosen */
     struct at_view out, index;
     int64_t each; /* the most items that a group of a sequence has */
 };
@@ -340,19 +340,22 @@ static void run_item(void *arg, int64_t index, int slot)
 {
     const struct job *job = arg;
     const struct state *d = at_step_state(job->x, job->s);
-    int64_t pair = index / job->each, n = pair / d->a.ng, first, end, size = items(job, n, &first, &end);
+    int64_t pair = index / job->each, n = pair / d->a.ng, first, end,
+            size = items(job, n, &first, &end);
     first += index % job->each * size;
     if (first >= end)
         return;
-    struct work w = {.t = at_cpu_kernels(job->s),
-                     .d = d,
-                     .a = &d->a,
-                     .p = &job->p,
-                     .out = &job->out,
-                     .index = &job->index,
-                     .seq = &d->a.seq[n],
-                     .item = {(int32_t)n, (int32_t)(pair % d->a.ng), first, at_min(size, end - first)},
-                     .keys = at_weights_keys(&d->a, n)};
+    struct work w = {
+        .t = at_cpu_kernels(job->s),
+        .d = d,
+        .a = &d->a,
+        .p = &job->p,
+        .out = &job->out,
+        .index = &job->index,
+        .seq = &d->a.seq[n],
+        .item = {(int32_t)n, (int32_t)(pair % d->a.ng), first, at_min(size, end - first)},
+        .keys = at_weights_keys(&d->a, n)
+    };
     take_scratch(&w, job, slot);
     switch (job->p.mode) {
     case ATTEND_WEIGHTS_COLUMNS:

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The argument blocks of the portable kernels.  This text is part of every program and is included by
- * the host, so both have one layout: words of 32 and 64 bits, each at a multiple of its size.  Offsets
- * and strides count elements, or blocks of quantised types. */
+/* The argument blocks of the portable kernels.  This text is part of every program and is included
+ * by the host, so both have one layout: words of 32 and 64 bits, each at a multiple of its size.
+ * Offsets and strides count elements, or blocks of quantised types. */
 #ifndef AT_KERNEL_ARGS_H
 #define AT_KERNEL_ARGS_H
 
 #ifndef AT_KERNEL_TEXT
-#include <stdint.h>
+#    include <stdint.h>
 typedef int32_t at_i32;
 typedef uint32_t at_u32;
 typedef int64_t at_i64;
@@ -43,7 +43,7 @@ struct at_k_attn {
     at_i64 v_scale[3];
     at_i64 alibi, sinks, additive, table; /* offsets */
     at_i64 table_stride, page;
-    at_i64 left, right; /* window; -1 is open */
+    at_i64 left, right;              /* window; -1 is open */
     at_i64 seqs, captures, partials; /* bytes into work */
     at_i64 chunk;                    /* keys of a chunk of `decode` */
     at_i32 chunks, nh, ng, dk, dv, nseq, causal;
@@ -59,7 +59,7 @@ struct at_k_attn {
 
 /* Elementwise: out[place] = f(in...), all of them with the axes of out. */
 struct at_k_map {
-    at_i64 n[6]; /* extents, slowest first */
+    at_i64 n[6];         /* extents, slowest first */
     at_i64 stride[4][6]; /* out, then inputs */
     at_i64 at[4];
     at_i32 type[4];
@@ -71,22 +71,22 @@ struct at_k_map {
 struct at_k_rows {
     at_i64 n[6]; /* n[5] is the row */
     at_i64 stride[2][6];
-    at_i64 at[4];        /* out, in, weight, bias */
-    at_i64 step[2];      /* of weight and bias */
-    at_i32 type[4];      /* weight and bias: -1 where absent */
+    at_i64 at[4];   /* out, in, weight, bias */
+    at_i64 step[2]; /* of weight and bias */
+    at_i32 type[4]; /* weight and bias: -1 where absent */
     at_i32 op;
     at_f32 eps;
 };
 
 /* rope, gather and append: rows by position or index. */
 struct at_k_pick {
-    at_i64 n[4];         /* rope, append: (B, H, S, D) of the rows; gather: n[3] channels */
+    at_i64 n[4]; /* rope, append: (B, H, S, D) of the rows; gather: n[3] channels */
     at_i64 out[4], in[4];
     at_i64 out_at, in_at, index_at, extra_at;
-    at_i64 index[2];     /* strides of positions, or slots */
-    at_i64 extra[2];     /* strides of factors, or scales */
+    at_i64 index[2]; /* strides of positions, or slots */
+    at_i64 extra[2]; /* strides of factors, or scales */
     at_i64 index_n[6], index_stride[6], out_n[6], out_stride[6]; /* of gather */
-    at_i64 limit, page;  /* limit: of the index; of rope: where its turns are in work, bytes */
+    at_i64 limit, page; /* limit: of the index; of rope: where its turns are in work, bytes */
     at_i32 out_type, in_type;
     at_i32 has_extra, half_pairs, dims, step;
 };
@@ -102,7 +102,7 @@ struct at_k_matmul {
 };
 
 struct at_k_merge {
-    at_i64 n[6]; /* n[5] is the row */
+    at_i64 n[6];    /* n[5] is the row */
     at_i64 o[3][6]; /* out, first, second */
     at_i64 lse[3][6];
     at_i64 o_at[3], lse_at[3];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The backend "ref": the definitions of lib/ref.c as one kernel row, on plain memory.  It takes every
- * operator of the table, so every plan can be made. */
+/* The backend "ref": the definitions of lib/ref.c as one kernel row, on plain memory.  It takes
+ * every operator of the table, so every plan can be made. */
 #include <stdio.h>
 
 #include "backend.h"
@@ -22,7 +22,8 @@ static int run(struct attend_exec *x, const struct at_step *s)
 /* Is it one attention problem, which bind resolves? */
 static bool resolves(const struct at_step *s)
 {
-    return s->op == AT_ATTENTION || s->op == AT_MASK || s->op == AT_WEIGHTS || s->op == AT_MASK_GRAD;
+    return s->op == AT_ATTENTION || s->op == AT_MASK || s->op == AT_WEIGHTS ||
+           s->op == AT_MASK_GRAD;
 }
 
 static int weights_scratch(const attend_plan *plan, struct at_step *s, struct at_err *e)

@@ -88,7 +88,8 @@ typedef enum attend_type {
     ATTEND_U8 = 7,
     ATTEND_BOOL = 8, /* one byte, 0 or 1; any other value is read as true */
     ATTEND_Q8_0 = 9, /* 32 elements a block: f16 scale, 32 int8 (GGUF) */
-    ATTEND_Q4_0 = 10, /* 32 elements a block: f16 scale, 32 x 4 bits, value (q - 8) * scale (GGUF) */
+    ATTEND_Q4_0 =
+        10, /* 32 elements a block: f16 scale, 32 x 4 bits, value (q - 8) * scale (GGUF) */
     ATTEND_Q4_1 = 11, /* 32 elements a block: f16 scale, f16 minimum, 32 x 4 bits (GGUF) */
     ATTEND_F8 = 12,   /* fp8 e4m3, largest 448, no infinity (OCP OFP8): KV caches, with scales */
     ATTEND_TYPE_COUNT
@@ -126,10 +127,10 @@ typedef struct attend_executor {
 } attend_executor;
 
 typedef struct attend_ctx_opts {
-    size_t size;                 /* sizeof(attend_ctx_opts); set by init */
-    int threads;                 /* 0: ATTEND_THREADS, else the processors this process may use */
-    attend_allocator allocator;  /* alloc == NULL: the C library's */
-    attend_executor executor;    /* parallel_for == NULL: a pool of `threads` owned by the context */
+    size_t size;                /* sizeof(attend_ctx_opts); set by init */
+    int threads;                /* 0: ATTEND_THREADS, else the processors this process may use */
+    attend_allocator allocator; /* alloc == NULL: the C library's */
+    attend_executor executor;   /* parallel_for == NULL: a pool of `threads` owned by the context */
     void (*log)(void *arg, const char *line); /* NULL: nothing is logged */
     void *log_arg;
 } attend_ctx_opts;
@@ -214,7 +215,8 @@ ATTEND_API int64_t attend_graph_dim(attend_graph *g, const char *name, int64_t m
 ATTEND_API attend_tensor attend_graph_input(attend_graph *g, const char *name, attend_type type,
                                             attend_shape shape);
 /* Known now and for ever: weights.  data (contiguous, rows of quantised types in whole blocks) is
- * borrowed and must outlive the plan; it may be a mapped file.  bytes is the size of data, checked. */
+ * borrowed and must outlive the plan; it may be a mapped file.  bytes is the size of data, checked.
+ */
 ATTEND_API attend_tensor attend_graph_const(attend_graph *g, const char *name, attend_type type,
                                             attend_shape shape, const void *data, int64_t bytes);
 /* A buffer of the caller's that persists between runs (a KV cache), bound to each exec.  Only
@@ -240,15 +242,16 @@ ATTEND_API attend_shape attend_tensor_shape(attend_tensor t);
 /* c[..., m, n] = sum_k a[..., m, k] * b[..., k, n]; batch axes broadcast.  b may be f32, f16 or
  * bf16. */
 ATTEND_API attend_tensor attend_graph_matmul(attend_graph *g, attend_tensor a, attend_tensor b);
-/* c[..., m, n] = sum_k a[..., m, k] * b[..., n, k]: b by rows, as weights of linear layers are kept.
- * b may also be q8_0, q4_0 or q4_1; it is read as its dequantised values. */
+/* c[..., m, n] = sum_k a[..., m, k] * b[..., n, k]: b by rows, as weights of linear layers are
+ * kept. b may also be q8_0, q4_0 or q4_1; it is read as its dequantised values. */
 ATTEND_API attend_tensor attend_graph_matmul_nt(attend_graph *g, attend_tensor a, attend_tensor b);
 
 ATTEND_API attend_tensor attend_graph_add(attend_graph *g, attend_tensor a, attend_tensor b);
 ATTEND_API attend_tensor attend_graph_mul(attend_graph *g, attend_tensor a, attend_tensor b);
 /* a * factor */
 ATTEND_API attend_tensor attend_graph_scale(attend_graph *g, attend_tensor a, float factor);
-/* cond ? a : other; cond is bool and broadcasts with a, other is a number (-INFINITY hides scores) */
+/* cond ? a : other; cond is bool and broadcasts with a, other is a number (-INFINITY hides scores)
+ */
 ATTEND_API attend_tensor attend_graph_where(attend_graph *g, attend_tensor cond, attend_tensor a,
                                             float other);
 /* cond ? a : b, all three broadcasting; what is not taken may be NaN */
@@ -266,12 +269,14 @@ ATTEND_API attend_tensor attend_graph_rms_norm(attend_graph *g, attend_tensor a,
 ATTEND_API attend_tensor attend_graph_layer_norm(attend_graph *g, attend_tensor a,
                                                  attend_tensor weight, attend_tensor bias,
                                                  float eps);
-ATTEND_API attend_tensor attend_graph_silu(attend_graph *g, attend_tensor a); /* a / (1 + exp(-a)) */
+ATTEND_API attend_tensor attend_graph_silu(attend_graph *g,
+                                           attend_tensor a); /* a / (1 + exp(-a)) */
 /* a * Phi(a), by erf; and its tanh approximation (Hendrycks & Gimpel 2016) */
 ATTEND_API attend_tensor attend_graph_gelu(attend_graph *g, attend_tensor a);
 ATTEND_API attend_tensor attend_graph_gelu_tanh(attend_graph *g, attend_tensor a);
 ATTEND_API attend_tensor attend_graph_tanh(attend_graph *g, attend_tensor a);
-ATTEND_API attend_tensor attend_graph_sigmoid(attend_graph *g, attend_tensor a); /* 1 / (1 + exp(-a)) */
+ATTEND_API attend_tensor attend_graph_sigmoid(attend_graph *g,
+                                              attend_tensor a); /* 1 / (1 + exp(-a)) */
 ATTEND_API attend_tensor attend_graph_relu(attend_graph *g, attend_tensor a); /* max(a, 0) */
 ATTEND_API attend_tensor attend_graph_erf(attend_graph *g, attend_tensor a);
 /* a to a power that is a number: -1 for a reciprocal, 0.5 for a root. */
@@ -279,9 +284,12 @@ ATTEND_API attend_tensor attend_graph_pow(attend_graph *g, attend_tensor a, floa
 
 /* Rotary position embedding (Su et al. 2021) of a (B, H, S, D) by positions: int32 (S) or (B, S).
  * pairing has no default: HALF rotates (d, d + dims/2), INTERLEAVED rotates (2d, 2d + 1).
- * dims: how many leading channels are rotated, even, 0 = D.  Angle of pair p: pos * base^(-2p/dims),
- * divided by factors[p] (f32 [dims/2]) where that tensor is given. */
-typedef enum attend_rope_pairing { ATTEND_ROPE_HALF = 1, ATTEND_ROPE_INTERLEAVED = 2 } attend_rope_pairing;
+ * dims: how many leading channels are rotated, even, 0 = D.  Angle of pair p: pos *
+ * base^(-2p/dims), divided by factors[p] (f32 [dims/2]) where that tensor is given. */
+typedef enum attend_rope_pairing {
+    ATTEND_ROPE_HALF = 1,
+    ATTEND_ROPE_INTERLEAVED = 2
+} attend_rope_pairing;
 typedef struct attend_rope_opts {
     size_t size;
     attend_rope_pairing pairing; /* must be set */
@@ -290,8 +298,8 @@ typedef struct attend_rope_opts {
     attend_tensor factors;       /* none */
 } attend_rope_opts;
 ATTEND_API void attend_rope_opts_init(attend_rope_opts *opts);
-ATTEND_API attend_tensor attend_graph_rope(attend_graph *g, attend_tensor a, attend_tensor positions,
-                                           const attend_rope_opts *opts);
+ATTEND_API attend_tensor attend_graph_rope(attend_graph *g, attend_tensor a,
+                                           attend_tensor positions, const attend_rope_opts *opts);
 
 /* Rows of table (N, D) by index: out[..., :] = table[index[...], :], f32.  table may be quantised.
  * An index outside [0, N) fails the run with its value and place. */
@@ -302,8 +310,8 @@ ATTEND_API attend_tensor attend_graph_gather(attend_graph *g, attend_tensor tabl
  * next version of the state.  A slot outside fails the run; rows with equal slots may mix. */
 ATTEND_API attend_tensor attend_graph_append(attend_graph *g, attend_tensor state,
                                              attend_tensor rows, attend_tensor slots);
-/* The same into an f8 state, of rows / scale[p, g]; scale is f32 (P, G), or (1, G) for all pages.  What
- * passes 448 after that is stored as 448. */
+/* The same into an f8 state, of rows / scale[p, g]; scale is f32 (P, G), or (1, G) for all pages.
+ * What passes 448 after that is stored as 448. */
 ATTEND_API attend_tensor attend_graph_append_scaled(attend_graph *g, attend_tensor state,
                                                     attend_tensor rows, attend_tensor slots,
                                                     attend_tensor scale);
@@ -318,8 +326,8 @@ ATTEND_API attend_tensor attend_graph_cast(attend_graph *g, attend_tensor a, att
 ATTEND_API attend_tensor attend_graph_reshape(attend_graph *g, attend_tensor a, attend_shape shape);
 /* Axis d of the result is axis perm[d] of a. */
 ATTEND_API attend_tensor attend_graph_permute(attend_graph *g, attend_tensor a, const int *perm);
-/* Elements [start, start + length) of an axis.  Quantised types: only at multiples of 32 in the last
- * axis. */
+/* Elements [start, start + length) of an axis.  Quantised types: only at multiples of 32 in the
+ * last axis. */
 ATTEND_API attend_tensor attend_graph_slice(attend_graph *g, attend_tensor a, int axis,
                                             int64_t start, int64_t length);
 /* Repeats axes of extent 1, without memory. */
@@ -343,8 +351,8 @@ typedef struct attend_mask_opts {
     int causal;                        /* key j visible to row i only when j <= i + off */
     attend_align align;                /* what off is */
     int64_t window_left, window_right; /* i + off - left <= j <= i + off + right; -1: open */
-    attend_tensor mask;    /* bool (true: visible) or float (added), broadcasts to (B, H, Sq, Skv) */
-    attend_tensor kv_used; /* int32 (B): keys j >= kv_used[b] are hidden; 0 <= kv_used[b] <= Skv */
+    attend_tensor mask; /* bool (true: visible) or float (added), broadcasts to (B, H, Sq, Skv) */
+    attend_tensor kv_used;  /* int32 (B): keys j >= kv_used[b] are hidden; 0 <= kv_used[b] <= Skv */
     attend_tensor q_offset; /* int32 (B): off itself, instead of align */
 } attend_mask_opts;
 ATTEND_API void attend_mask_opts_init(attend_mask_opts *opts);
@@ -362,15 +370,16 @@ typedef struct attend_capture {
 } attend_capture;
 
 /* Attention, in this order: s = scale * q . k in f32, softcap * tanh(s / softcap), ALiBi
- * -slope[h] * |i + off - j|, float mask, score expression; then the masks hide; then softmax with the sink's logit in
- * the denominator; then the weighted sum of v.  A row with nothing visible gives O = 0 and
- * LSE = -inf (the sink's logit where there is one).  Hidden keys and values may hold anything, NaN
- * too, and never show.  (Vaswani et al. 2017; Dao et al. 2022 for the method; ALiBi: Press et al.
- * 2022; FlashAttention's conventions for alignment and LSE; additive scores: Bahdanau et al. 2015.)
+ * -slope[h] * |i + off - j|, float mask, score expression; then the masks hide; then softmax with
+ * the sink's logit in the denominator; then the weighted sum of v.  A row with nothing visible
+ * gives O = 0 and LSE = -inf (the sink's logit where there is one).  Hidden keys and values may
+ * hold anything, NaN too, and never show.  (Vaswani et al. 2017; Dao et al. 2022 for the method;
+ * ALiBi: Press et al. 2022; FlashAttention's conventions for alignment and LSE; additive scores:
+ * Bahdanau et al. 2015.)
  *
- * Dropout keeps weight (b, h, i, j) where word j % 4 of Philox 4x32-10 (Salmon et al. 2011) under key
- * `seed` and counter {j / 4, i, b * H + h, offset} is at least floor(p * 2^32): the same ones on every
- * device; b, i and j are those of the sequence. */
+ * Dropout keeps weight (b, h, i, j) where word j % 4 of Philox 4x32-10 (Salmon et al. 2011) under
+ * key `seed` and counter {j / 4, i, b * H + h, offset} is at least floor(p * 2^32): the same ones
+ * on every device; b, i and j are those of the sequence. */
 typedef struct attend_attention_opts {
     size_t size;
     attend_mask_opts mask;
@@ -380,43 +389,44 @@ typedef struct attend_attention_opts {
     attend_tensor sinks;   /* f32 (H): logits */
     attend_tensor q_lens;  /* int32 (N + 1), exclusive prefix sums: packed sequences, q (T, H, D) */
     attend_tensor kv_lens; /* int32 (N + 1): of k and v, (T, G, D); both or neither */
-    attend_tensor block_table; /* int32 (B, pages of a sequence): k and v are paged, below */
+    attend_tensor block_table;      /* int32 (B, pages of a sequence): k and v are paged, below */
     attend_tensor k_scale, v_scale; /* f32 (P, G) or (1, G): k and v are times these, below */
-    const char *score;     /* an expression that replaces the score; NULL: none */
+    const char *score;              /* an expression that replaces the score; NULL: none */
     const char *mask_expr; /* a condition: key j is visible to row i where it holds; NULL: none */
     const attend_capture *captures; /* what the two index; at most 8 */
     int ncaptures;
     attend_tensor additive; /* f32 (Dqk): va of s = scale * va . tanh(q + k), in place of q . k */
-    float dropout;   /* 0: none; p < 1: the weights that are left are times 1 / (1 - p), LSE stays */
-    uint32_t offset; /* of the random bits, with seed: another for each layer and step of training */
+    float dropout; /* 0: none; p < 1: the weights that are left are times 1 / (1 - p), LSE stays */
+    uint32_t
+        offset; /* of the random bits, with seed: another for each layer and step of training */
     uint64_t seed;
-    attend_tensor layout; /* block-sparse: bool (B, H, blocks of rows, blocks of keys), where the first
-                           * two may be 1 or absent: key j is visible to row i of its sequence only where
-                           * layout[b, h, i / layout_rows, j / layout_keys] */
+    attend_tensor layout; /* block-sparse: bool (B, H, blocks of rows, blocks of keys), where the
+                           * first two may be 1 or absent: key j is visible to row i of its sequence
+                           * only where layout[b, h, i / layout_rows, j / layout_keys] */
     int64_t layout_rows, layout_keys; /* of a block: 64 */
 } attend_attention_opts;
 
-/* Expressions are C's, over score, b, h, i, j, sq, skv (of the sequence: i and j count from its first
- * row and key) and captured tensors NAME[e, ...]:
+/* Expressions are C's, over score, b, h, i, j, sq, skv (of the sequence: i and j count from its
+ * first row and key) and captured tensors NAME[e, ...]:
  *
  *     mask_expr = "doc[i] == doc[j] && j <= i"          score = "score + bias[h, i - j + 128]"
  *
  *   - ?:  ||  &&  == !=  < <= > >=  + -  * / %  - !  numbers  true  false  inf;
  *     abs(x) min(x, y) max(x, y); in scores also float exp log sqrt tanh floor.
- *   - A mask expression is made of integers and conditions alone, so that all devices agree on every
- *     key, and so that whole blocks of keys are left out without looking at their points.
- *   - Integers are 64-bit and wrap.  / and % of integers floor; by 0 they give 0.  With a float beside
- *     it an integer becomes one, an f32.
+ *   - A mask expression is made of integers and conditions alone, so that all devices agree on
+ * every key, and so that whole blocks of keys are left out without looking at their points.
+ *   - Integers are 64-bit and wrap.  / and % of integers floor; by 0 they give 0.  With a float
+ * beside it an integer becomes one, an f32.
  *   - A tensor indexed outside its extents is 0, or false.  bool tensors are conditions.
  *   - 4096 bytes, 512 operations and a nesting of 64 at most.
  *
  * They can be made by calls, too.  Each gives text that lives as long as the graph, for the options
- * above and for further calls; any text may be an argument.  After an error, which the graph keeps, and
- * of an argument that is NULL they give NULL. */
+ * above and for further calls; any text may be an argument.  After an error, which the graph keeps,
+ * and of an argument that is NULL they give NULL. */
 ATTEND_API const char *attend_expr_int(attend_graph *g, int64_t value);
 ATTEND_API const char *attend_expr_float(attend_graph *g, double value);
-/* op of n arguments: "-" or "!" of one; "+", "<=", "&&" ... of two; "?:" of three; a function by its
- * name; a captured tensor by its name, of its indices. */
+/* op of n arguments: "-" or "!" of one; "+", "<=", "&&" ... of two; "?:" of three; a function by
+ * its name; a captured tensor by its name, of its indices. */
 ATTEND_API const char *attend_expr_call(attend_graph *g, const char *op, const char *const *args,
                                         int n);
 ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
@@ -426,45 +436,48 @@ ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
  * opts NULL: the defaults.  lse, where not NULL, receives f32 (B, H, Sq) (packed: (H, T)), natural
  * logarithm.
  *
- * k and v may also be q8_0 or q4_0, read as their dequantised values, or f8, read as value * scale[p, g],
- * where p is the entry of axis 0 of k and v (a page of a pool); without k_scale, v_scale that is 1.
+ * k and v may also be q8_0 or q4_0, read as their dequantised values, or f8, read as value *
+ * scale[p, g], where p is the entry of axis 0 of k and v (a page of a pool); without k_scale,
+ * v_scale that is 1.
  *
- * Paged: with block_table, k is a pool (P, G, page, Dqk) and v (P, G, page, Dv), and key j of sequence b
- * is row j % page of pool entry block_table[b, j / page].  kv_used must be given.  Entries that no visible
- * key needs are not looked at; one that is needed must be in [0, P).  A cache of one page per sequence is
- * contiguous; a ring is a table whose entries come again, under a window that has left them.  q may be
- * packed (q_lens alone). */
+ * Paged: with block_table, k is a pool (P, G, page, Dqk) and v (P, G, page, Dv), and key j of
+ * sequence b is row j % page of pool entry block_table[b, j / page].  kv_used must be given.
+ * Entries that no visible key needs are not looked at; one that is needed must be in [0, P).  A
+ * cache of one page per sequence is contiguous; a ring is a table whose entries come again, under a
+ * window that has left them.  q may be packed (q_lens alone). */
 ATTEND_API attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_tensor k,
                                                 attend_tensor v, const attend_attention_opts *opts,
                                                 attend_tensor *lse);
 
-/* The weights p = exp(s - lse) of an attention, by a second pass over q and k, with that attention's own
- * LSE (B, H, Sq) and options: all of them, or what fits in memory where Sq x Skv does not.  A weight is 0
- * where the key is hidden; a row sums to 1, to less with a sink, and to 0 where nothing is visible.
- * Dropout is not applied.  For some heads, give slices of q, k and lse.
+/* The weights p = exp(s - lse) of an attention, by a second pass over q and k, with that
+ * attention's own LSE (B, H, Sq) and options: all of them, or what fits in memory where Sq x Skv
+ * does not.  A weight is 0 where the key is hidden; a row sums to 1, to less with a sink, and to 0
+ * where nothing is visible. Dropout is not applied.  For some heads, give slices of q, k and lse.
  *
- * Of packed sequences there is no axis B, rows are those of q, and keys those of k: (H, T, Tk), 0 between
- * sequences; over pages they are those of the row's sequence.  A pool (N, H, rows, cols) has a map of each
- * of the N sequences, of its keys in use, and columns of pages are (N, H, Skv). */
+ * Of packed sequences there is no axis B, rows are those of q, and keys those of k: (H, T, Tk), 0
+ * between sequences; over pages they are those of the row's sequence.  A pool (N, H, rows, cols)
+ * has a map of each of the N sequences, of its keys in use, and columns of pages are (N, H, Skv).
+ */
 typedef enum attend_weights_mode {
     ATTEND_WEIGHTS_DENSE = 0,   /* (B, H, Sq, Skv) */
     ATTEND_WEIGHTS_ROWS = 1,    /* of rows first <= i < end: (B, H, end - first, Skv) */
     ATTEND_WEIGHTS_COLUMNS = 2, /* sums over the rows, (B, H, Skv): what each key is given in all */
-    ATTEND_WEIGHTS_TOPK = 3,    /* (B, H, Sq, k): the largest k of each row, falling, equal ones by key */
-    ATTEND_WEIGHTS_POOL = 4     /* (B, H, rows, cols): a map of rows x cols cells, below */
+    ATTEND_WEIGHTS_TOPK =
+        3, /* (B, H, Sq, k): the largest k of each row, falling, equal ones by key */
+    ATTEND_WEIGHTS_POOL = 4 /* (B, H, rows, cols): a map of rows x cols cells, below */
 } attend_weights_mode;
 typedef struct attend_weights_opts {
     size_t size;
     attend_weights_mode mode;
     int64_t first, end; /* of ROWS */
     int64_t k;          /* of TOPK, at most 65536 */
-    int64_t rows, cols; /* of POOL: cell (r, c) has rows from floor(r Sq / rows) up to those of cell r + 1,
-                         * and keys likewise; it holds the sum over its keys of the mean over its rows, so
-                         * that a row of cells sums to what a row of weights does */
+    int64_t rows, cols; /* of POOL: cell (r, c) has rows from floor(r Sq / rows) up to those of cell
+                         * r + 1, and keys likewise; it holds the sum over its keys of the mean over
+                         * its rows, so that a row of cells sums to what a row of weights does */
 } attend_weights_opts;
 ATTEND_API void attend_weights_opts_init(attend_weights_opts *opts);
-/* index, where not NULL, receives int32 (B, H, Sq, k), the keys of TOPK, and none in other modes.  Where a
- * row sees fewer keys, the rest is 0 and -1. */
+/* index, where not NULL, receives int32 (B, H, Sq, k), the keys of TOPK, and none in other modes.
+ * Where a row sees fewer keys, the rest is 0 and -1. */
 ATTEND_API attend_tensor attend_graph_attention_weights(attend_graph *g, attend_tensor q,
                                                         attend_tensor k, attend_tensor lse,
                                                         const attend_attention_opts *opts,
@@ -472,34 +485,35 @@ ATTEND_API attend_tensor attend_graph_attention_weights(attend_graph *g, attend_
                                                         attend_tensor *index);
 
 /* Additive attention (Bahdanau et al. 2015), with its projections: scores va . tanh(wq q + wk k).
- * q (B, Sq, Dq), k (B, Skv, Dk), v (B, Skv, Dv), wq (A, Dq), wk (A, Dk), va (A) -> f32 (B, Sq, Dv), lse
- * (B, 1, Sq).  With packed sequences q (T, Dq), k (T, Dk), v (T, Dv), and lse (1, T).  opts->additive is
- * not looked at; scale is 1 where it is not given.  No B x Sq x Skv x A values are ever in memory. */
-ATTEND_API attend_tensor attend_graph_additive_attention(attend_graph *g, attend_tensor q,
-                                                         attend_tensor k, attend_tensor v,
-                                                         attend_tensor wq, attend_tensor wk,
-                                                         attend_tensor va,
-                                                         const attend_attention_opts *opts,
-                                                         attend_tensor *lse);
+ * q (B, Sq, Dq), k (B, Skv, Dk), v (B, Skv, Dv), wq (A, Dq), wk (A, Dk), va (A) -> f32 (B, Sq, Dv),
+ * lse (B, 1, Sq).  With packed sequences q (T, Dq), k (T, Dk), v (T, Dv), and lse (1, T).
+ * opts->additive is not looked at; scale is 1 where it is not given.  No B x Sq x Skv x A values
+ * are ever in memory. */
+ATTEND_API attend_tensor attend_graph_additive_attention(
+    attend_graph *g, attend_tensor q, attend_tensor k, attend_tensor v, attend_tensor wq,
+    attend_tensor wk, attend_tensor va, const attend_attention_opts *opts, attend_tensor *lse);
 
-/* Two attentions of the same queries over different keys, (..., D) and their LSE (...), as if all keys
- * had been there at once; neither may have had a sink but one.  A side that saw nothing (LSE -inf) adds
- * nothing.  So a prefix that sequences share is read once: attend to it with the rows of all of them,
- * and merge.  lse, where not NULL, receives the LSE of both. */
+/* Two attentions of the same queries over different keys, (..., D) and their LSE (...), as if all
+ * keys had been there at once; neither may have had a sink but one.  A side that saw nothing (LSE
+ * -inf) adds nothing.  So a prefix that sequences share is read once: attend to it with the rows of
+ * all of them, and merge.  lse, where not NULL, receives the LSE of both. */
 ATTEND_API attend_tensor attend_graph_merge(attend_graph *g, attend_tensor o1, attend_tensor lse1,
                                             attend_tensor o2, attend_tensor lse2,
                                             attend_tensor *lse);
 
-/* Multi-head attention with its projections (Vaswani et al. 2017), the layer: x (B, Sq, E), or packed
- * (T, E), to wo . heads(attention(wq x, wk c, wv c)), where c is `context` (B, Skv, Ec), or x where that is
- * no tensor.  Weights have a row an output, as linear layers keep them; any float or quantised type that
- * attend_graph_matmul_nt takes.  Biases may be absent, and so may wo: heads are then side by side. */
+/* Multi-head attention with its projections (Vaswani et al. 2017), the layer: x (B, Sq, E), or
+ * packed (T, E), to wo . heads(attention(wq x, wk c, wv c)), where c is `context` (B, Skv, Ec), or
+ * x where that is no tensor.  Weights have a row an output, as linear layers keep them; any float
+ * or quantised type that attend_graph_matmul_nt takes.  Biases may be absent, and so may wo: heads
+ * are then side by side. */
 typedef struct attend_multi_head_opts {
     size_t size;
-    int64_t heads, kv_heads;              /* kv_heads 0: as many as heads */
-    attend_tensor wq, wk, wv, bq, bk, bv; /* (H Dqk, E), (G Dqk, Ec), (G Dv, Ec), and as many biases */
-    attend_tensor wqkv, bqkv; /* or fused, of x alone: ((H + 2 G) D, E), the rows of q, then of k, then v */
-    attend_tensor wo, bo;     /* (Eo, H Dv), (Eo) */
+    int64_t heads, kv_heads; /* kv_heads 0: as many as heads */
+    attend_tensor wq, wk, wv, bq, bk,
+        bv; /* (H Dqk, E), (G Dqk, Ec), (G Dv, Ec), and as many biases */
+    attend_tensor wqkv,
+        bqkv; /* or fused, of x alone: ((H + 2 G) D, E), the rows of q, then of k, then v */
+    attend_tensor wo, bo;                   /* (Eo, H Dv), (Eo) */
     const attend_attention_opts *attention; /* NULL: the defaults */
 } attend_multi_head_opts;
 ATTEND_API void attend_multi_head_opts_init(attend_multi_head_opts *opts);
@@ -510,19 +524,21 @@ ATTEND_API attend_tensor attend_graph_multi_head(attend_graph *g, attend_tensor 
 
 /* ---- Training -----------------------------------------------------------------------------
  *
- * A step of training is one graph: the model, its loss, attend_grad, and an optimiser for each state
- * that holds weights. */
+ * A step of training is one graph: the model, its loss, attend_grad, and an optimiser for each
+ * state that holds weights. */
 
-/* a summed (or its mean) until it has `shape`: right-aligned, each extent that of a or 1; rank 0: one
- * number. */
+/* a summed (or its mean) until it has `shape`: right-aligned, each extent that of a or 1; rank 0:
+ * one number. */
 ATTEND_API attend_tensor attend_graph_sum(attend_graph *g, attend_tensor a, attend_shape shape);
 ATTEND_API attend_tensor attend_graph_mean(attend_graph *g, attend_tensor a, attend_shape shape);
-/* The mean over rows of -ln softmax(logits)[target]: logits (..., V), targets int32 (...), one number.
- * A row whose target is negative does not count; one at V or above fails the run.  No row: 0. */
+/* The mean over rows of -ln softmax(logits)[target]: logits (..., V), targets int32 (...), one
+ * number. A row whose target is negative does not count; one at V or above fails the run.  No row:
+ * 0. */
 ATTEND_API attend_tensor attend_graph_cross_entropy(attend_graph *g, attend_tensor logits,
                                                     attend_tensor targets);
 /* mean (a - b)^2, of equal shapes: one number. */
-ATTEND_API attend_tensor attend_graph_square_loss(attend_graph *g, attend_tensor a, attend_tensor b);
+ATTEND_API attend_tensor attend_graph_square_loss(attend_graph *g, attend_tensor a,
+                                                  attend_tensor b);
 
 typedef struct attend_grad_opts {
     size_t size;
@@ -533,15 +549,15 @@ typedef struct attend_grad_opts {
     int nkeep;
 } attend_grad_opts;
 ATTEND_API void attend_grad_opts_init(attend_grad_opts *opts);
-/* Appends the backward graph: grads[i] is the gradient of inputs[i], f32 of its shape, of the sum over
- * outputs of seed * output.  seeds[i] has the shape of outputs[i]; none (or seeds NULL): 1, for an output
- * of one number.  inputs are any float tensors of the graph, states too as long as nothing wrote them; one
- * that no output depends on has zeros.  Where a row of attention sees nothing, and where dropout dropped,
- * gradients are 0.  An operator without a gradient on the way (writing a state; quantised weights, paged
- * or quantised keys) is an error that names the node. */
-ATTEND_API int attend_grad(attend_graph *g, const attend_tensor *outputs, const attend_tensor *seeds,
-                           int noutputs, const attend_tensor *inputs, int ninputs,
-                           attend_tensor *grads, const attend_grad_opts *opts);
+/* Appends the backward graph: grads[i] is the gradient of inputs[i], f32 of its shape, of the sum
+ * over outputs of seed * output.  seeds[i] has the shape of outputs[i]; none (or seeds NULL): 1,
+ * for an output of one number.  inputs are any float tensors of the graph, states too as long as
+ * nothing wrote them; one that no output depends on has zeros.  Where a row of attention sees
+ * nothing, and where dropout dropped, gradients are 0.  An operator without a gradient on the way
+ * (writing a state; quantised weights, paged or quantised keys) is an error that names the node. */
+ATTEND_API int attend_grad(attend_graph *g, const attend_tensor *outputs,
+                           const attend_tensor *seeds, int noutputs, const attend_tensor *inputs,
+                           int ninputs, attend_tensor *grads, const attend_grad_opts *opts);
 
 /* The factor, at most 1, that brings the norm of all gradients together to at most `most`: for the
  * option of the optimisers. */
@@ -556,10 +572,11 @@ typedef struct attend_update_opts {
     attend_tensor factor; /* of all gradients, from attend_graph_clip; or none */
 } attend_update_opts;
 ATTEND_API void attend_update_opts_init(attend_update_opts *opts);
-/* Optimisers write f32 states and return the next version of the weights.  Gradient: f32 of their shape;
- * rate and step (counted from 1) are f32 of rank 0, inputs that may differ from run to run.
+/* Optimisers write f32 states and return the next version of the weights.  Gradient: f32 of their
+ * shape; rate and step (counted from 1) are f32 of rank 0, inputs that may differ from run to run.
  * sgd: v = momentum v + gradient + decay w, w -= rate v; velocity may be none, then v is not kept.
- * adamw: Loshchilov & Hutter 2019, with states for the first and second moment, 0 at the beginning. */
+ * adamw: Loshchilov & Hutter 2019, with states for the first and second moment, 0 at the beginning.
+ */
 ATTEND_API attend_tensor attend_graph_sgd(attend_graph *g, attend_tensor weights,
                                           attend_tensor velocity, attend_tensor grad,
                                           attend_tensor rate, const attend_update_opts *opts);
@@ -570,15 +587,15 @@ ATTEND_API attend_tensor attend_graph_adamw(attend_graph *g, attend_tensor weigh
 
 /* ---- KV cache: pages -----------------------------------------------------------------------
  *
- * Which page of a pool (P, G, page, D) holds which keys of which sequence.  This is bookkeeping on the
- * host, above the graph: it touches no tensor.  Before a run ask for rows (attend_kv_extend gives the
- * slots for append), do the copies it asks for, and bind table and lengths.  Errors are read by
- * attend_kv_error.  One thread at a time. */
+ * Which page of a pool (P, G, page, D) holds which keys of which sequence.  This is bookkeeping on
+ * the host, above the graph: it touches no tensor.  Before a run ask for rows (attend_kv_extend
+ * gives the slots for append), do the copies it asks for, and bind table and lengths.  Errors are
+ * read by attend_kv_error.  One thread at a time. */
 
 typedef struct attend_kv attend_kv;
 
-/* A pool of `pages` pages of `page` keys; sequences have at most `width` pages each (the width of the
- * block table), and there are at most `sequences` at a time. */
+/* A pool of `pages` pages of `page` keys; sequences have at most `width` pages each (the width of
+ * the block table), and there are at most `sequences` at a time. */
 ATTEND_API int attend_kv_new(attend_ctx *ctx, int64_t pages, int64_t page, int64_t sequences,
                              int64_t width, attend_kv **out) ATTEND_CHECK;
 ATTEND_API void attend_kv_free(attend_kv *kv);
@@ -589,16 +606,16 @@ ATTEND_API int attend_kv_open(attend_kv *kv);
 ATTEND_API int attend_kv_fork(attend_kv *kv, int seq);
 /* Ends a sequence; pages that nobody else has are free again. */
 ATTEND_API void attend_kv_close(attend_kv *kv, int seq);
-/* Room for n more keys: slots[n] for append, and the sequence is n longer.  A shared page that would be
- * written is replaced by a copy, which attend_kv_copies then asks for.  On failure (no free page, or
- * the table is full) nothing has changed. */
+/* Room for n more keys: slots[n] for append, and the sequence is n longer.  A shared page that
+ * would be written is replaced by a copy, which attend_kv_copies then asks for.  On failure (no
+ * free page, or the table is full) nothing has changed. */
 ATTEND_API int attend_kv_extend(attend_kv *kv, int seq, int64_t n, int32_t *slots) ATTEND_CHECK;
 /* Cuts a sequence to `length` keys, say after a draft was refused. */
 ATTEND_API int attend_kv_truncate(attend_kv *kv, int seq, int64_t length) ATTEND_CHECK;
 /* Gives back the pages all of whose keys are before `first`: for windows.  Positions stay. */
 ATTEND_API int attend_kv_forget(attend_kv *kv, int seq, int64_t first) ATTEND_CHECK;
-/* Copies to do before the next run: page copies[2i] of the pool to page copies[2i + 1].  Returns how
- * many, and forgets them; at most `room` are given at a time. */
+/* Copies to do before the next run: page copies[2i] of the pool to page copies[2i + 1].  Returns
+ * how many, and forgets them; at most `room` are given at a time. */
 ATTEND_API int64_t attend_kv_copies(attend_kv *kv, int32_t *copies, int64_t room);
 ATTEND_API int64_t attend_kv_length(const attend_kv *kv, int seq); /* 0 where there is none */
 ATTEND_API int64_t attend_kv_free_pages(const attend_kv *kv);
@@ -612,8 +629,8 @@ typedef struct attend_plan attend_plan;
 typedef struct attend_compile_opts {
     size_t size;
     const char *device; /* "auto", or a name as attend_device_get gives: "ref", "simd:avx2" */
-    int deterministic;  /* 1: a row's bits depend neither on threads nor on the rows beside it; slower.  By
-                         * default what ATTEND_DETERMINISTIC says, else 0 */
+    int deterministic;  /* 1: a row's bits depend neither on threads nor on the rows beside it;
+                         * slower.  By  default what ATTEND_DETERMINISTIC says, else 0 */
     int fuse;           /* 1; 0 keeps composed attention as it was written, for comparison */
 } attend_compile_opts;
 ATTEND_API void attend_compile_opts_init(attend_compile_opts *opts);
@@ -645,7 +662,8 @@ ATTEND_API void attend_exec_free(attend_exec *exec);
 /* The sentence of the last failed call on this exec, or "". */
 ATTEND_API const char *attend_exec_error(const attend_exec *exec);
 
-/* One thing that a run needs: a buffer for an input, state or output, or the value of a dimension. */
+/* One thing that a run needs: a buffer for an input, state or output, or the value of a dimension.
+ */
 typedef struct attend_binding {
     const char *name;
     void *data;            /* borrowed until another is bound or the exec is freed */
@@ -656,8 +674,9 @@ typedef struct attend_binding {
 
 /* Sets what is named, keeps what is not, checks everything that will be read on the host (lengths,
  * offsets, bool masks, tensors that mask expressions index) and schedules what changed.  Call it
- * again, with n = 0 if nothing else changed, after changing the contents of one of these.  Buffers that are written may not
- * overlap others.  On failure the exec keeps its old bindings and cannot run until a bind succeeds. */
+ * again, with n = 0 if nothing else changed, after changing the contents of one of these.  Buffers
+ * that are written may not overlap others.  On failure the exec keeps its old bindings and cannot
+ * run until a bind succeeds. */
 ATTEND_API int attend_bind(attend_exec *exec, const attend_binding *binds, int n) ATTEND_CHECK;
 /* Runs the plan on what is bound, and waits.  Allocates nothing.  After a failure outputs are
  * unspecified and states may be partly written. */
@@ -677,9 +696,9 @@ ATTEND_API int attend_wait(attend_fence fence) ATTEND_CHECK;
 
 /* ---- Files -------------------------------------------------------------------------------- */
 
-/* A .npy file (NumPy's format, versions 1 to 3, C order, little endian; types f16, f32, f64, i8, i32, i64,
- * u8, bool, and u16 read as bf16).  attend_npy_read allocates *data (attend_free).  err, where
- * errlen > 0, receives a sentence that names the file. */
+/* A .npy file (NumPy's format, versions 1 to 3, C order, little endian; types f16, f32, f64, i8,
+ * i32, i64, u8, bool, and u16 read as bf16).  attend_npy_read allocates *data (attend_free).  err,
+ * where errlen > 0, receives a sentence that names the file. */
 typedef struct attend_array {
     attend_type type;
     attend_shape shape;
@@ -699,10 +718,11 @@ ATTEND_API int attend_convert(attend_type dst_type, void *dst, attend_type src_t
 /* ---- One attention at once ----------------------------------------------------------------- */
 
 /* For a caller with arrays and no graph: o = attention of q, k, v (B, H, S, D), as
- * attend_graph_attention, built, run and forgotten.  mask: bool or float, broadcast to (B, H, Sq, Skv),
- * or NULL.  opts: the defaults where NULL; its tensors must be none.  o->data NULL: it is allocated
- * (attend_free) and type and shape are set; otherwise o must be f32 (B, H, Sq, Dv).  err, where
- * errlen > 0, receives the sentence of a failure.  Whoever does the same again is faster with a plan. */
+ * attend_graph_attention, built, run and forgotten.  mask: bool or float, broadcast to (B, H, Sq,
+ * Skv), or NULL.  opts: the defaults where NULL; its tensors must be none.  o->data NULL: it is
+ * allocated (attend_free) and type and shape are set; otherwise o must be f32 (B, H, Sq, Dv).  err,
+ * where errlen > 0, receives the sentence of a failure.  Whoever does the same again is faster with
+ * a plan. */
 ATTEND_API int attend_sdpa(attend_ctx *ctx, const attend_array *q, const attend_array *k,
                            const attend_array *v, const attend_array *mask,
                            const attend_attention_opts *opts, attend_array *o, char *err,
@@ -710,9 +730,9 @@ ATTEND_API int attend_sdpa(attend_ctx *ctx, const attend_array *q, const attend_
 
 /* ---- DLPack ---------------------------------------------------------------------------------
  *
- * The structures by which array libraries (NumPy, PyTorch, CuPy, JAX) hand each other memory without
- * a copy: the ABI of DLPack's DLTensor and DLManagedTensor (https://dmlc.github.io/dlpack), declared here
- * so that nothing else is needed; cast pointers to those. */
+ * The structures by which array libraries (NumPy, PyTorch, CuPy, JAX) hand each other memory
+ * without a copy: the ABI of DLPack's DLTensor and DLManagedTensor (https://dmlc.github.io/dlpack),
+ * declared here so that nothing else is needed; cast pointers to those. */
 typedef struct attend_dl_tensor {
     void *data;
     int32_t device_type, device_id; /* 1: memory of the CPU */
@@ -737,9 +757,9 @@ typedef struct attend_view {
     void *data;
     int64_t bytes; /* from data to the end of the last element */
 } attend_view;
-/* What t shows, without a copy; it stays t's.  ATTEND_EUNSUPPORTED: another device than the CPU, or a
- * type that is not here; ATTEND_ELIMIT: more axes than ATTEND_MAX_RANK; ATTEND_EINVAL: extents or strides
- * below 0. */
+/* What t shows, without a copy; it stays t's.  ATTEND_EUNSUPPORTED: another device than the CPU, or
+ * a type that is not here; ATTEND_ELIMIT: more axes than ATTEND_MAX_RANK; ATTEND_EINVAL: extents or
+ * strides below 0. */
 ATTEND_API int attend_dlpack_view(const attend_dl_tensor *t, attend_view *out, char *err,
                                   size_t errlen) ATTEND_CHECK;
 /* New contiguous memory, not cleared, to write results to and hand out: whoever takes it calls its

@@ -94,8 +94,8 @@ bool at_attn_sees(const struct attend_exec *x, const struct at_step *s, int k)
     return class == AT_INPUT || class == AT_CONST;
 }
 
-/* One float a head or channel, which kernels read as an array.  Of slopes and sinks one that makes every
- * row NaN is a mistake; a sink of -inf is none. */
+/* One float a head or channel, which kernels read as an array.  Of slopes and sinks one that makes
+ * every row NaN is a mistake; a sink of -inf is none. */
 static int vector(const struct resolve *r, int input, const char *name, const float **out)
 {
     const struct at_view *v = at_in(r->x, r->s, input);
@@ -107,8 +107,8 @@ static int vector(const struct resolve *r, int input, const char *name, const fl
     for (int64_t h = 0; h < v->shape[0]; h++) {
         float value = (*out)[h];
         if (!isfinite(value) && !(input == AT_IN_SINKS && value < 0))
-            return at_fail(&r->x->err, ATTEND_EINVAL, "%s: %s[%lld] is %g", r->label, name, (long long)h,
-                           (double)value);
+            return at_fail(&r->x->err, ATTEND_EINVAL, "%s: %s[%lld] is %g", r->label, name,
+                           (long long)h, (double)value);
     }
     return 0;
 }
@@ -192,10 +192,10 @@ static int check_table(const struct resolve *r, const struct at_attn *a, const s
         for (int64_t p = keys.first / a->page; p * a->page < keys.end; p++) {
             int64_t page = a->table[seq[n].kb * a->table_stride + p];
             if (page < 0 || page >= a->k.shape[0])
-                return at_fail(&r->x->err, ATTEND_EINVAL,
-                               "%s: block_table[%lld, %lld] is %lld, outside the pool of %lld pages",
-                               r->label, (long long)n, (long long)p, (long long)page,
-                               (long long)a->k.shape[0]);
+                return at_fail(
+                    &r->x->err, ATTEND_EINVAL,
+                    "%s: block_table[%lld, %lld] is %lld, outside the pool of %lld pages", r->label,
+                    (long long)n, (long long)p, (long long)page, (long long)a->k.shape[0]);
         }
     }
     return status;
@@ -275,16 +275,19 @@ static int check_layout(const struct resolve *r, const struct at_attn *a)
     const struct at_view *v = l->rows ? &a->capture[l->capture] : NULL;
     for (int64_t n = 0; v && n < a->nseq; n++) {
         const int64_t *have = &v->shape[v->rank - 2];
-        int64_t rows = at_ceil_div(a->seq[n].nq, l->rows), keys = at_ceil_div(a->seq[n].nk, l->keys);
+        int64_t rows = at_ceil_div(a->seq[n].nq, l->rows),
+                keys = at_ceil_div(a->seq[n].nk, l->keys);
         int64_t entries = v->rank == 4 ? v->shape[0] : 1;
         if (entries != 1 && n >= entries)
-            return at_fail(&r->x->err, ATTEND_EINVAL, "%s: the layout has %lld entries for %lld sequences",
-                           r->label, (long long)entries, (long long)a->nseq);
-        if (have[0] < rows || have[1] < keys)
             return at_fail(&r->x->err, ATTEND_EINVAL,
-                           "%s: the layout has %lld x %lld blocks, but sequence %lld needs %lld x %lld",
-                           r->label, (long long)have[0], (long long)have[1], (long long)n,
-                           (long long)rows, (long long)keys);
+                           "%s: the layout has %lld entries for %lld sequences", r->label,
+                           (long long)entries, (long long)a->nseq);
+        if (have[0] < rows || have[1] < keys)
+            return at_fail(
+                &r->x->err, ATTEND_EINVAL,
+                "%s: the layout has %lld x %lld blocks, but sequence %lld needs %lld x %lld",
+                r->label, (long long)have[0], (long long)have[1], (long long)n, (long long)rows,
+                (long long)keys);
     }
     return 0;
 }
@@ -377,7 +380,9 @@ struct at_view at_weights_view(const struct attend_exec *x, const struct at_step
     if (!v)
         return w;
     bool columns = s->p->attention.weights.mode == ATTEND_WEIGHTS_COLUMNS;
-    w = (struct at_view){.type = v->type, .rank = 4, .data = v->data, .shape = {1, 1, 1, 1}};
+    w = (struct at_view){
+        .type = v->type, .rank = 4, .data = v->data, .shape = {1, 1, 1, 1}
+    };
     for (int d = 3, e = v->rank - 1; e >= 0; d--) { /* columns have no rows */
         d -= columns && d == 2;
         w.shape[d] = v->shape[e];
@@ -423,7 +428,8 @@ int at_attn_grad_resolve(struct attend_exec *x, const struct at_step *s, struct 
     d->dsinks = at_out(x, s, AT_OUT_SINKS) ? *at_out(x, s, AT_OUT_SINKS) : none;
     d->dadditive = at_out(x, s, AT_OUT_ADDITIVE) ? *at_out(x, s, AT_OUT_ADDITIVE) : none;
     for (int k = 0; k < AT_MAX_CAPTURES; k++)
-        d->dcapture[k] = at_out(x, s, AT_OUT_CAPTURE + k) ? *at_out(x, s, AT_OUT_CAPTURE + k) : none;
+        d->dcapture[k] =
+            at_out(x, s, AT_OUT_CAPTURE + k) ? *at_out(x, s, AT_OUT_CAPTURE + k) : none;
     return at_attn_resolve(x, s, &d->a, seq);
 }
 

@@ -15,7 +15,7 @@
 #define AT_MAX_OUT 16
 #define AT_MAX_HEAD 576 /* the largest head size */
 #define AT_MAX_VARIANTS 4
-#define AT_ALIGN 64 /* of every buffer of ours, bytes */
+#define AT_ALIGN 64  /* of every buffer of ours, bytes */
 #define AT_PLACE 256 /* of what lies in one buffer of a device, bytes */
 
 #define AT_LEN(array) ((int)(sizeof(array) / sizeof((array)[0])))
@@ -45,7 +45,8 @@ struct at_err {
     char text[480];
 };
 /* Records an error if there is none yet; returns the recorded status, so `return at_fail(...)`. */
-int at_fail(struct at_err *e, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int at_fail(struct at_err *e, int status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 void at_err_clear(struct at_err *e);
 /* A sentence into a caller's buffer, always terminated; returns status. */
 int at_say(char *err, size_t errlen, int status, const char *fmt, ...)
@@ -72,7 +73,8 @@ struct at_str {
 void at_str_add(struct at_str *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void at_str_json(struct at_str *s, const char *text); /* quoted and escaped */
 
-/* ---- op.c: what operators there are ----------------------------------------------------------- */
+/* ---- op.c: what operators there are -----------------------------------------------------------
+ */
 
 enum at_opcode {
     AT_MATMUL,
@@ -138,8 +140,8 @@ enum at_attention_in {
     AT_IN_K,
     AT_IN_V,
     AT_IN_LSE = AT_IN_V, /* of AT_WEIGHTS */
-    AT_IN_BIAS, /* float mask */
-    AT_IN_MASK, /* bool mask */
+    AT_IN_BIAS,          /* float mask */
+    AT_IN_MASK,          /* bool mask */
     AT_IN_KV_USED,
     AT_IN_Q_OFFSET,
     AT_IN_ALIBI,
@@ -152,7 +154,8 @@ enum at_attention_in {
     AT_IN_ADDITIVE,
     AT_IN_CAPTURE, /* the first of AT_MAX_CAPTURES */
     AT_IN_COUNT = AT_IN_CAPTURE + AT_MAX_CAPTURES,
-    AT_IN_GRAD_O = AT_IN_COUNT, /* of AT_ATTENTION_GRAD: dO, LSE and delta follow what attention had */
+    AT_IN_GRAD_O =
+        AT_IN_COUNT, /* of AT_ATTENTION_GRAD: dO, LSE and delta follow what attention had */
     AT_IN_GRAD_LSE,
     AT_IN_GRAD_DELTA,
     AT_IN_GRAD_COUNT
@@ -173,8 +176,8 @@ enum at_attention_out {
 /* The input that output k of AT_ATTENTION_GRAD is the gradient of. */
 static inline int at_attention_in_of(int k)
 {
-    static const int in[] = {AT_IN_Q, AT_IN_K, AT_IN_V, AT_IN_BIAS, AT_IN_ALIBI, AT_IN_SINKS,
-                             AT_IN_ADDITIVE};
+    static const int in[] = {AT_IN_Q,     AT_IN_K,     AT_IN_V,       AT_IN_BIAS,
+                             AT_IN_ALIBI, AT_IN_SINKS, AT_IN_ADDITIVE};
     return k < AT_OUT_CAPTURE ? in[k] : AT_IN_CAPTURE + k - AT_OUT_CAPTURE;
 }
 
@@ -242,14 +245,14 @@ union at_params {
         struct at_visible visible;
         float scale, softcap;
         const struct at_expr *score, *mask; /* owned by the graph; NULL: none */
-        struct at_layout { /* blocks, which `mask` loads from a capture of its own */
+        struct at_layout {      /* blocks, which `mask` loads from a capture of its own */
             int64_t rows, keys; /* of a block; 0: there is no layout */
             int capture;
         } layout;
         float dropout;
         uint32_t offset;
         uint64_t seed;
-        unsigned grads; /* of AT_ATTENTION_GRAD: bit k: output k is asked for */
+        unsigned grads;     /* of AT_ATTENTION_GRAD: bit k: output k is asked for */
         struct at_weights { /* of AT_WEIGHTS */
             attend_weights_mode mode;
             int64_t first, end, k, rows, cols;
@@ -257,7 +260,8 @@ union at_params {
     } attention;
 };
 
-/* ---- graph.c ---------------------------------------------------------------------------------- */
+/* ---- graph.c ----------------------------------------------------------------------------------
+ */
 
 enum at_class { AT_TEMP, AT_INPUT, AT_CONST, AT_STATE };
 
@@ -289,12 +293,12 @@ struct at_tensor {
     int order[ATTEND_MAX_RANK]; /* axes from slowest to fastest in memory */
     unsigned joined; /* bit i: order[i] and order[i + 1] are one run of memory and may be merged */
     int unit;        /* the axis whose neighbours are neighbours in memory, or -1 */
-    int node;         /* that makes it, or -1 */
-    int of;           /* views and new versions of a state: the tensor whose memory this is, or -1 */
-    int root;         /* the end of that chain; itself where `of` is -1 */
+    int node;        /* that makes it, or -1 */
+    int of;          /* views and new versions of a state: the tensor whose memory this is, or -1 */
+    int root;        /* the end of that chain; itself where `of` is -1 */
     int next_version; /* of a state: the tensor that superseded it, or -1 */
     int output; /* of a root: 1 + the index in graph->output of the result that is its memory */
-    char *name;       /* of inputs, constants, states and outputs */
+    char *name; /* of inputs, constants, states and outputs */
     const void *data; /* of constants */
 };
 
@@ -304,8 +308,8 @@ struct at_node {
     int in[AT_MAX_IN], out[AT_MAX_OUT];
     union at_params p;
     const char *label; /* in force when it was appended, or NULL */
-    char *fused;     /* what it was made of, for the plan, or NULL */
-    bool dead;       /* swallowed by a fusion, or nobody reads it */
+    char *fused;       /* what it was made of, for the plan, or NULL */
+    bool dead;         /* swallowed by a fusion, or nobody reads it */
 };
 
 struct attend_graph {
@@ -339,7 +343,8 @@ attend_graph *at_graph_copy(const attend_graph *g);
 int at_graph_tensor(attend_graph *g, attend_type type, int rank, const int64_t *shape);
 /* Is the last axis of tensor t one run of memory, whatever is bound? */
 bool at_graph_has_rows(const attend_graph *g, int t);
-/* Bytes of the largest that a shape can be, or -1.  Empty axes count as 1, so that strides fit too. */
+/* Bytes of the largest that a shape can be, or -1.  Empty axes count as 1, so that strides fit too.
+ */
 int64_t at_graph_largest(const attend_graph *g, attend_type type, int rank, const int64_t *shape);
 /* Is this an extent that a shape may have: a number, or a form of a dimension? */
 bool at_graph_extent(const attend_graph *g, int64_t extent);
@@ -352,7 +357,8 @@ int at_graph_fail(attend_graph *g, const struct at_node *n, int status, const ch
 const char *at_shape_text(const struct at_dims *dims, int rank, const int64_t *shape, char *buf,
                           size_t size);
 
-/* ---- op.c: the table -------------------------------------------------------------------------- */
+/* ---- op.c: the table --------------------------------------------------------------------------
+ */
 
 struct attend_exec;
 struct at_step;
@@ -373,7 +379,8 @@ struct at_op {
 };
 extern const struct at_op at_ops[AT_OP_COUNT];
 
-/* ---- canon.c, validate.c ------------------------------------------------------------------------ */
+/* ---- canon.c, validate.c ------------------------------------------------------------------------
+ */
 
 /* Composed attention becomes attention nodes; dead nodes are marked.  Once per graph. */
 int at_canon(attend_graph *g, bool fuse);
@@ -382,7 +389,8 @@ int at_canon_fuse(attend_graph *g);
 /* Whole-graph checks: versions of states, outputs, host-read inputs. */
 int at_validate(attend_graph *g);
 
-/* ---- visible.c, attn.c, blocks.c: one attention problem ------------------------------------------------------ */
+/* ---- visible.c, attn.c, blocks.c: one attention problem
+ * ------------------------------------------------------ */
 
 /* A tensor as kernels see it: real extents, strides in elements (blocks), an address. */
 struct at_view {
@@ -422,26 +430,28 @@ struct at_attn {
     float scale, softcap;
     int64_t nh, ng, dk, dv;
     struct at_view q, k, v, o, bias, mask;
-    struct at_view lse;              /* (B, H, S) */
-    const float *alibi, *sinks;      /* [nh] */
-    const float *additive;           /* [dk]: scores are additive, not q . k */
+    struct at_view lse;         /* (B, H, S) */
+    const float *alibi, *sinks; /* [nh] */
+    const float *additive;      /* [dk]: scores are additive, not q . k */
     struct at_dropout dropout;
     int64_t nseq, sums; /* sums: of packed sequences so many, without the rows of none; else -1 */
     const struct at_seq *seq;
-    const int32_t *table; /* paged: k and v are (P, G, page, D); entry kb * table_stride + j / page */
-    int64_t table_stride, page, pages; /* pages: the most of a sequence */
-    struct at_view k_scale, v_scale; /* (P, G); P may be broadcast; no data: 1 */
+    const int32_t
+        *table; /* paged: k and v are (P, G, page, D); entry kb * table_stride + j / page */
+    int64_t table_stride, page, pages;            /* pages: the most of a sequence */
+    struct at_view k_scale, v_scale;              /* (P, G); P may be broadcast; no data: 1 */
     const struct at_expr *score_expr, *mask_expr; /* NULL: none */
     struct at_view capture[AT_MAX_CAPTURES];      /* what they index */
 };
 /* What a stored value of k or v, in entry `entry` of axis 0, is times. */
 static inline float at_attn_scale(const struct at_view *scale, int64_t entry, int64_t g)
 {
-    return scale->data ? ((const float *)scale->data)[entry * scale->stride[0] + g * scale->stride[1]]
-                       : 1;
+    return scale->data
+               ? ((const float *)scale->data)[entry * scale->stride[0] + g * scale->stride[1]]
+               : 1;
 }
-/* Where key j of a sequence lies in k and v: the index of axis 0 and of axis 2.  Returns how many keys
- * from j on follow each other there. */
+/* Where key j of a sequence lies in k and v: the index of axis 0 and of axis 2.  Returns how many
+ * keys from j on follow each other there. */
 static inline int64_t at_key_place(const struct at_attn *a, const struct at_seq *s, int64_t j,
                                    int64_t *entry, int64_t *row)
 {
@@ -458,18 +468,20 @@ static inline int64_t at_attn_keys(const struct at_attn *a)
 {
     return a->table ? a->page * a->pages : a->k.shape[2];
 }
-/* Keys that the weights of sequence n are of: all that there are, or of packed ones those in use. */
+/* Keys that the weights of sequence n are of: all that there are, or of packed ones those in use.
+ */
 static inline int64_t at_weights_keys(const struct at_attn *a, int64_t n)
 {
     return a->sums >= 0 ? a->seq[n].nk : at_attn_keys(a);
 }
-/* Result k of AT_WEIGHTS as (B, H, rows, keys), whatever axes it has: row i of sequence n is q0 + i there,
- * and key j is k0 + j. */
+/* Result k of AT_WEIGHTS as (B, H, rows, keys), whatever axes it has: row i of sequence n is q0 + i
+ * there, and key j is k0 + j. */
 struct at_view at_weights_view(const struct attend_exec *x, const struct at_step *s, int k);
-/* What comes before the items: rows that are wanted go into p, what no sequence has of a sum over rows
- * becomes 0.  How many sequences there are to go through. */
+/* What comes before the items: rows that are wanted go into p, what no sequence has of a sum over
+ * rows becomes 0.  How many sequences there are to go through. */
 int64_t at_weights_begin(const struct at_attn *a, struct at_weights *p, const struct at_view *out);
-/* Pooled weights: where cell c of `cells` begins among n rows or keys, and the cell of one of them. */
+/* Pooled weights: where cell c of `cells` begins among n rows or keys, and the cell of one of them.
+ */
 static inline int64_t at_weights_edge(int64_t c, int64_t n, int64_t cells)
 {
     return n / cells * c + n % cells * c / cells; /* floor(c n / cells) */
@@ -484,8 +496,8 @@ static inline int64_t at_weights_cell(int64_t j, int64_t n, int64_t cells)
     return c;
 }
 /* Fills a from the bound tensors of s; seq has room for at_attn_max_seqs.  Checks lengths, prefix
- * sums and offsets.  Also serves AT_MASK, where q is the scores, and AT_WEIGHTS, where lse is read and v
- * and o are not there. */
+ * sums and offsets.  Also serves AT_MASK, where q is the scores, and AT_WEIGHTS, where lse is read
+ * and v and o are not there. */
 int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn *a,
                     struct at_seq *seq);
 int64_t at_attn_max_seqs(const struct attend_plan *plan, const struct at_step *s);
@@ -500,20 +512,22 @@ struct at_attn_grad {
 int at_attn_grad_resolve(struct attend_exec *x, const struct at_step *s, struct at_attn_grad *d,
                          struct at_seq *seq);
 /* What the bool mask and the mask expression of a leave of blocks of keys, as they can be seen now:
- * in the exec until the next bind, and shared by steps for which it is the same (blocks.c).  *out is NULL
- * where there is neither. */
+ * in the exec until the next bind, and shared by steps for which it is the same (blocks.c).  *out
+ * is NULL where there is neither. */
 void at_blocks_free(struct attend_exec *x);
 int at_attn_blocks(struct attend_exec *x, const struct at_step *s, const struct at_attn *a,
                    const struct at_schedule **out);
 
-/* ---- thread.c ------------------------------------------------------------------------------------- */
+/* ---- thread.c
+ * ------------------------------------------------------------------------------------- */
 
 struct at_pool;
 int at_pool_new(attend_ctx *ctx, int threads, struct at_pool **out);
 void at_pool_free(struct at_pool *pool);
 void at_pool_for(void *pool, int64_t n, void (*fn)(void *arg, int64_t item, int slot), void *arg);
 
-/* ---- context.c -------------------------------------------------------------------------------------- */
+/* ---- context.c
+ * -------------------------------------------------------------------------------------- */
 
 struct at_device; /* backends/backend.h */
 
@@ -526,15 +540,16 @@ struct attend_ctx {
     void *log_arg;
     struct at_device *device; /* in the order of attend_device_get; it never moves */
     int ndevice, neager; /* neager: those of backends that are not lazy, known from the start */
-    int chosen; /* index of what "auto" takes */
-    struct at_os_mutex *lock;  /* of what follows, and of `device` while lazy backends are probed */
-    bool complete;             /* lazy backends were probed */
+    int chosen;          /* index of what "auto" takes */
+    struct at_os_mutex *lock; /* of what follows, and of `device` while lazy backends are probed */
+    bool complete;            /* lazy backends were probed */
     struct at_constant *constant; /* on devices: transfer.c */
     void *opencl, *cuda;          /* what the backends of these names found */
 };
 void at_log(attend_ctx *ctx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* ---- plan.c, place.c, memplan.c ---------------------------------------------------------------------- */
+/* ---- plan.c, place.c, memplan.c
+ * ---------------------------------------------------------------------- */
 
 struct at_row; /* backends/backend.h */
 
@@ -551,15 +566,15 @@ struct at_step {
     const union at_params *p;
     const struct at_row *row;
     const struct at_device *device;
-    struct at_range rows;  /* the row dimension's range in this variant */
-    int64_t scratch;       /* bytes a slot, set by row->prepare */
-    int64_t state;         /* bytes in the exec, set by row->prepare */
-    int64_t state_offset;  /* given by the plan */
-    int64_t work;          /* bytes in the exec's memory on the device, set by row->prepare ... */
-    int64_t work_offset;   /* ... likewise */
-    int64_t shared_work;   /* bytes there that it needs only while it runs */
-    const void *packed;    /* what row->prepare made of constants, owned by the plan */
-    char *why;             /* why better rows refused, or NULL */
+    struct at_range rows; /* the row dimension's range in this variant */
+    int64_t scratch;      /* bytes a slot, set by row->prepare */
+    int64_t state;        /* bytes in the exec, set by row->prepare */
+    int64_t state_offset; /* given by the plan */
+    int64_t work;         /* bytes in the exec's memory on the device, set by row->prepare ... */
+    int64_t work_offset;  /* ... likewise */
+    int64_t shared_work;  /* bytes there that it needs only while it runs */
+    const void *packed;   /* what row->prepare made of constants, owned by the plan */
+    char *why;            /* why better rows refused, or NULL */
 };
 
 struct at_variant {
@@ -569,7 +584,7 @@ struct at_variant {
     int64_t *offset; /* per tensor: in the arena, or -1 */
     int64_t arena, scratch, state;
     int64_t work, shared_work; /* on the device */
-    unsigned char *used;       /* per root: AT_ON_HOST, AT_ON_DEVICE; NULL where all is on the host */
+    unsigned char *used; /* per root: AT_ON_HOST, AT_ON_DEVICE; NULL where all is on the host */
 };
 enum { AT_ON_HOST = 1, AT_ON_DEVICE = 2 };
 
@@ -596,51 +611,53 @@ int at_memplan(attend_plan *plan, struct at_variant *v, struct at_err *e);
 void *at_plan_pack(attend_plan *plan, int64_t bytes);
 const struct at_variant *at_plan_variant(const attend_plan *plan, int64_t rows);
 
-/* ---- exec.c -------------------------------------------------------------------------------------------- */
+/* ---- exec.c
+ * -------------------------------------------------------------------------------------------- */
 
 struct attend_exec {
     attend_plan *plan;
     attend_ctx *ctx;
     struct at_err err;
-    int64_t *sym;                 /* values of the dimensions; -1: not given */
-    struct at_view *view;         /* per tensor of the plan */
-    struct at_bound *bound;       /* per tensor: what attend_bind was given */
-    struct at_bound *old;         /* per name, and old_sym: as before a bind that fails */
+    int64_t *sym;           /* values of the dimensions; -1: not given */
+    struct at_view *view;   /* per tensor of the plan */
+    struct at_bound *bound; /* per tensor: what attend_bind was given */
+    struct at_bound *old;   /* per name, and old_sym: as before a bind that fails */
     int64_t *old_sym;
-    struct at_name *name;         /* what may be bound */
+    struct at_name *name; /* what may be bound */
     int nname;
-    const struct at_variant *variant; /* chosen by the last bind, NULL: not ready */
+    const struct at_variant *variant;   /* chosen by the last bind, NULL: not ready */
     const struct at_variant *scheduled; /* the one whose schedules `state` holds */
     char *arena, *scratch, *state;
     int64_t arena_bytes, scratch_bytes, state_bytes;
     struct at_transfer *transfer; /* NULL where the plan's device works in the host's memory */
     const volatile int *cancel;
     uint64_t runs;
-    bool failed;       /* a run failed: only a bind makes it usable again */
+    bool failed;                  /* a run failed: only a bind makes it usable again */
     struct at_blocks *blocks;     /* what irregular masks leave of blocks of keys: blocks.c */
     struct at_blocks **blocks_of; /* per node of the graph: those that it took last */
     struct at_contents {
         uint64_t bind, hash; /* in which bind it was hashed; 0: in none */
-    } *contents;             /* per tensor of the plan: what masks are made of */
-    uint64_t binds;    /* how many there were */
-    int64_t schedules; /* how often a list of work or of blocks was made: tests count it */
-    _Atomic int fault;   /* a bad index was met in this run; the sentence is in err */
+    } * contents;            /* per tensor of the plan: what masks are made of */
+    uint64_t binds;          /* how many there were */
+    int64_t schedules;       /* how often a list of work or of blocks was made: tests count it */
+    _Atomic int fault;       /* a bad index was met in this run; the sentence is in err */
 };
 /* ---- transfer.c ------------------------------------------------------------------------------ */
 
 /* Where the bytes of a root tensor are, for an exec whose device has memory of its own. */
 struct at_home {
-    void *mem;      /* of the device; NULL: not used there */
-    char *base;     /* what its view's address counts from, ... */
-    int64_t offset; /* ... which is this byte of mem */
-    int64_t bytes;  /* of mem, where it was made for this tensor */
-    void *wrapped;  /* the host memory that mem is, or NULL */
-    bool owned;     /* mem is freed with the exec */
-    bool shared;    /* device and host work in one memory */
-    bool gaps;      /* written, but not every byte of it */
+    void *mem;               /* of the device; NULL: not used there */
+    char *base;              /* what its view's address counts from, ... */
+    int64_t offset;          /* ... which is this byte of mem */
+    int64_t bytes;           /* of mem, where it was made for this tensor */
+    void *wrapped;           /* the host memory that mem is, or NULL */
+    bool owned;              /* mem is freed with the exec */
+    bool shared;             /* device and host work in one memory */
+    bool gaps;               /* written, but not every byte of it */
     bool on_host, on_device; /* which copy is up to date */
 };
-#define AT_NOWHERE ((char *)4096) /* stands for an arena that is only on the device: not NULL, never read */
+#define AT_NOWHERE                                                                                 \
+    ((char *)4096) /* stands for an arena that is only on the device: not NULL, never read */
 struct at_transfer {
     const struct at_device *device;
     void *stream;
@@ -652,8 +669,8 @@ struct at_transfer {
 };
 int at_transfer_new(struct attend_exec *x);
 void at_transfer_free(struct attend_exec *x);
-/* Bind: memory for the chosen variant, then homes for what views name.  states: the contents of bound
- * states are taken anew. */
+/* Bind: memory for the chosen variant, then homes for what views name.  states: the contents of
+ * bound states are taken anew. */
 int at_transfer_reserve(struct attend_exec *x);
 int at_transfer_bind(struct attend_exec *x);
 void at_transfer_renew(struct attend_exec *x, int tensor);
@@ -717,8 +734,8 @@ static inline void *at_slot_scratch(const struct attend_exec *x, int slot)
  * ATTEND_ECANCELLED. */
 int at_parallel(struct attend_exec *x, int64_t n, void (*fn)(void *arg, int64_t item, int slot),
                 void *arg);
-/* An index met while running (gather, append, rope positions) that is out of its range: the first is
- * kept and the run fails with its sentence.  Safe from any thread. */
+/* An index met while running (gather, append, rope positions) that is out of its range: the first
+ * is kept and the run fails with its sentence.  Safe from any thread. */
 void at_exec_bad_index(struct attend_exec *x, const struct at_step *s, int64_t place, int64_t value,
                        int64_t limit);
 

@@ -5,9 +5,9 @@
 
 /* X(name, meaning).  The variable is ATTEND_name. */
 #define AT_ENV_LIST(X)                                                                             \
-    X(ISA, "the highest instruction set to use: scalar, avx2, avx512, neon")                          \
+    X(ISA, "the highest instruction set to use: scalar, avx2, avx512, neon")                       \
     X(THREADS, "how many threads a context starts by default")                                     \
-    X(DETERMINISTIC, "1: plans are deterministic unless their options say otherwise")                \
+    X(DETERMINISTIC, "1: plans are deterministic unless their options say otherwise")              \
     X(BACKEND, "the only backend to probe, such as ref, simd, opencl")                             \
     X(LIBOPENCL, "the OpenCL library to load, instead of the usual ones")                          \
     X(OPENCL_SHAPE, "the only attention kernel of devices: decode, cpu, gpu_local, ...")           \
@@ -33,7 +33,8 @@ enum at_env {
 
 /* The value, or NULL when it is unset or empty. */
 const char *at_env(enum at_env which);
-/* The folder "attend" in that of the user's caches, into buf: its length, or -1 where nobody says. */
+/* The folder "attend" in that of the user's caches, into buf: its length, or -1 where nobody says.
+ */
 int at_env_caches(char *buf, size_t size);
 const char *at_env_name(enum at_env which);    /* "ATTEND_ISA" */
 const char *at_env_meaning(enum at_env which); /* one line of documentation */

@@ -111,10 +111,11 @@ int at_expr_load(struct at_expr *x, int capture, const int *arg);
 int at_expr_op1(struct at_expr *x, enum at_expr_op op, int a);
 int at_expr_op2(struct at_expr *x, enum at_expr_op op, int a, int b);
 int at_expr_select(struct at_expr *x, int c, int a, int b);
-/* A captured bool tensor of blocks of rows by keys, whose axes are the last of (B, H, blocks of rows,
- * blocks of keys): its element for b, h, i and j.  Axes of extent 1 are broadcast, of B and H and where a
- * block is one row or key. */
-int at_expr_blocks(struct at_expr *x, int capture, const int64_t *shape, int64_t rows, int64_t keys);
+/* A captured bool tensor of blocks of rows by keys, whose axes are the last of (B, H, blocks of
+ * rows, blocks of keys): its element for b, h, i and j.  Axes of extent 1 are broadcast, of B and H
+ * and where a block is one row or key. */
+int at_expr_blocks(struct at_expr *x, int capture, const int64_t *shape, int64_t rows,
+                   int64_t keys);
 /* As a float, converted if it is an integer. */
 int at_expr_as_float(struct at_expr *x, int a);
 /* Makes `root` the value, drops what it does not need, and fills `reads`. */

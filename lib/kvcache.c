@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Pages of a KV cache: which sequence has which, who shares, and what must be copied before a shared
- * page is written.  Host code above the graph. */
+/* Pages of a KV cache: which sequence has which, who shares, and what must be copied before a
+ * shared page is written.  Host code above the graph. */
 #include <string.h>
 
 #include "core.h"
@@ -22,14 +22,15 @@ int attend_kv_new(attend_ctx *ctx, int64_t pages, int64_t page, int64_t sequence
                   attend_kv **out)
 {
     *out = NULL;
-    bool sane = pages >= 1 && page >= 1 && sequences >= 1 && width >= 1 && pages <= INT32_MAX / page &&
-                sequences <= INT32_MAX && width <= INT32_MAX;
+    bool sane = pages >= 1 && page >= 1 && sequences >= 1 && width >= 1 &&
+                pages <= INT32_MAX / page && sequences <= INT32_MAX && width <= INT32_MAX;
     if (!sane)
         return ATTEND_EINVAL;
     attend_kv *kv = at_calloc(ctx, 1, sizeof *kv);
     if (!kv)
         return ATTEND_ENOMEM;
-    *kv = (attend_kv){.ctx = ctx, .pages = pages, .page = page, .sequences = sequences, .width = width};
+    *kv = (attend_kv){
+        .ctx = ctx, .pages = pages, .page = page, .sequences = sequences, .width = width};
     kv->users = at_calloc(ctx, pages, sizeof *kv->users);
     kv->free = at_calloc(ctx, pages, sizeof *kv->free);
     kv->copies = at_calloc(ctx, pages, 2 * sizeof *kv->copies);
@@ -149,17 +150,18 @@ int attend_kv_extend(attend_kv *kv, int seq, int64_t n, int32_t *slots)
     int64_t length = kv->length[seq], shared = n > 0 ? shared_tail(kv, seq) : -1;
     if (n < 0 || n > kv->width * kv->page - length)
         return at_fail(&kv->err, ATTEND_ELIMIT,
-                       "KV cache: sequence %d has %lld keys and room for %lld, not for %lld more", seq,
-                       (long long)length, (long long)(kv->width * kv->page), (long long)n);
+                       "KV cache: sequence %d has %lld keys and room for %lld, not for %lld more",
+                       seq, (long long)length, (long long)(kv->width * kv->page), (long long)n);
     int64_t from = at_ceil_div(length, kv->page), to = at_ceil_div(length + n, kv->page);
     int64_t need = to - from + (shared >= 0);
     if (shared >= 0 && kv->ncopies == kv->pages)
         return at_fail(&kv->err, ATTEND_ESTATE, "KV cache: %lld copies wait for attend_kv_copies",
                        (long long)kv->ncopies);
     if (need > kv->nfree)
-        return at_fail(&kv->err, ATTEND_ENOMEM,
-                       "KV cache: %lld more keys of sequence %d need %lld pages, %lld of %lld are free",
-                       (long long)n, seq, (long long)need, (long long)kv->nfree, (long long)kv->pages);
+        return at_fail(
+            &kv->err, ATTEND_ENOMEM,
+            "KV cache: %lld more keys of sequence %d need %lld pages, %lld of %lld are free",
+            (long long)n, seq, (long long)need, (long long)kv->nfree, (long long)kv->pages);
     int32_t *row = row_of(kv, seq);
     if (shared >= 0) {
         int32_t old = row[shared];
@@ -182,8 +184,9 @@ int attend_kv_truncate(attend_kv *kv, int seq, int64_t length)
         return not_open(kv, seq);
     at_err_clear(&kv->err);
     if (length < 0 || length > kv->length[seq])
-        return at_fail(&kv->err, ATTEND_EINVAL, "KV cache: sequence %d has %lld keys, cannot be cut to %lld",
-                       seq, (long long)kv->length[seq], (long long)length);
+        return at_fail(&kv->err, ATTEND_EINVAL,
+                       "KV cache: sequence %d has %lld keys, cannot be cut to %lld", seq,
+                       (long long)kv->length[seq], (long long)length);
     for (int64_t p = at_ceil_div(length, kv->page); p < kv->width; p++) {
         release(kv, row_of(kv, seq)[p]);
         row_of(kv, seq)[p] = -1;

@@ -151,7 +151,8 @@ static int infer_matmul(attend_graph *g, struct at_node *n, const attend_shape *
     int64_t out[ATTEND_MAX_RANK];
     if (k != kb || !broadcast(a->shape, a->rank - 2, b->shape, b->rank - 2, out))
         return misfit(g, n, a, b,
-                      rows ? "wants (..., m, k) and (..., n, k)" : "wants (..., m, k) and (..., k, n)");
+                      rows ? "wants (..., m, k) and (..., n, k)"
+                           : "wants (..., m, k) and (..., k, n)");
     int rank = a->rank > b->rank ? a->rank : b->rank;
     out[rank - 2] = a->shape[a->rank - 2];
     out[rank - 1] = b->shape[b->rank - (rows ? 2 : 1)];
@@ -367,7 +368,8 @@ attend_tensor attend_graph_softmax(attend_graph *g, attend_tensor a)
     return unary(g, AT_SOFTMAX, a, NULL);
 }
 
-attend_tensor attend_graph_rms_norm(attend_graph *g, attend_tensor a, attend_tensor weight, float eps)
+attend_tensor attend_graph_rms_norm(attend_graph *g, attend_tensor a, attend_tensor weight,
+                                    float eps)
 {
     union at_params p = {.norm = {.eps = eps}};
     int in[] = {at_graph_use(g, a, "rms_norm"), maybe(g, weight, "the weight of rms_norm")};
@@ -389,7 +391,8 @@ static int infer_rope(attend_graph *g, struct at_node *n, const attend_shape *sh
     if (want_float(g, n, 0, 0) < 0 || want_type(g, n, 1, ATTEND_I32, "positions") < 0)
         return -1;
     if (a->rank != 4)
-        return at_graph_fail(g, n, ATTEND_EINVAL, "input 0 has rank %d, wants (B, H, S, D)", a->rank);
+        return at_graph_fail(g, n, ATTEND_EINVAL, "input 0 has rank %d, wants (B, H, S, D)",
+                             a->rank);
     int64_t bs[] = {a->shape[0], a->shape[2]}, d = a->shape[3];
     if (pos->rank != 1 || pos->shape[0] != bs[1])
         if (want_shape(g, n, 1, 2, bs, "positions") < 0)
@@ -399,7 +402,8 @@ static int infer_rope(attend_graph *g, struct at_node *n, const attend_shape *sh
     if (n->p.rope.dims == 0)
         n->p.rope.dims = d;
     if (d < 0 || n->p.rope.dims < 0 || n->p.rope.dims > d || n->p.rope.dims % 2)
-        return at_graph_fail(g, n, ATTEND_EINVAL, "rotates %lld channels of %lld, wants an even number",
+        return at_graph_fail(g, n, ATTEND_EINVAL,
+                             "rotates %lld channels of %lld, wants an even number",
                              (long long)n->p.rope.dims, (long long)d);
     if (!(n->p.rope.base > 0))
         return at_graph_fail(g, n, ATTEND_EINVAL, "base is %g, wants a number above 0",
@@ -423,7 +427,9 @@ attend_tensor attend_graph_rope(attend_graph *g, attend_tensor a, attend_tensor 
     attend_rope_opts_init(&o);
     if (opts)
         memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
-    union at_params p = {.rope = {.pairing = o.pairing, .dims = o.dims, .base = o.base}};
+    union at_params p = {
+        .rope = {.pairing = o.pairing, .dims = o.dims, .base = o.base}
+    };
     int in[] = {at_graph_use(g, a, "rope"), at_graph_use(g, positions, "positions of rope"),
                 maybe(g, o.factors, "factors of rope")};
     return append(g, AT_ROPE, in, 3, &p, NULL);
@@ -462,8 +468,8 @@ static int want_scale(attend_graph *g, struct at_node *n, int k, const struct at
     if (n->in[k] < 0)
         return 0;
     if (of->type != ATTEND_F8)
-        return at_graph_fail(g, n, ATTEND_EINVAL, "%s is given for %s values, which have none", what,
-                             attend_type_name(of->type));
+        return at_graph_fail(g, n, ATTEND_EINVAL, "%s is given for %s values, which have none",
+                             what, attend_type_name(of->type));
     if (want_type(g, n, k, ATTEND_F32, what) < 0)
         return -1;
     bool one = input(g, n, k)->rank == 2 && input(g, n, k)->shape[0] == 1;
@@ -551,8 +557,8 @@ attend_tensor attend_graph_concat(attend_graph *g, const attend_tensor *parts, i
     if (g->err.status)
         return attend_none();
     if (n < 1 || n > AT_MAX_IN) {
-        at_fail(&g->err, n < 1 ? ATTEND_EINVAL : ATTEND_ELIMIT, "concat of %d tensors, wants 1 to %d",
-                n, AT_MAX_IN);
+        at_fail(&g->err, n < 1 ? ATTEND_EINVAL : ATTEND_ELIMIT,
+                "concat of %d tensors, wants 1 to %d", n, AT_MAX_IN);
         return attend_none();
     }
     for (int k = 0; k < n; k++)
@@ -615,8 +621,8 @@ static int infer_permute(attend_graph *g, struct at_node *n, const attend_shape 
     for (int d = 0; d < a->rank; d++) {
         int from = n->p.permute.perm[d];
         if (from < 0 || from >= a->rank || inverse[from] >= 0)
-            return at_graph_fail(g, n, ATTEND_EINVAL, "axis %d takes axis %d of a tensor of rank %d", d,
-                                 from, a->rank);
+            return at_graph_fail(g, n, ATTEND_EINVAL,
+                                 "axis %d takes axis %d of a tensor of rank %d", d, from, a->rank);
         inverse[from] = d;
         out[d] = a->shape[from];
     }
@@ -673,7 +679,9 @@ static int infer_slice(attend_graph *g, struct at_node *n, const attend_shape *s
 attend_tensor attend_graph_slice(attend_graph *g, attend_tensor a, int axis, int64_t start,
                                  int64_t length)
 {
-    union at_params p = {.slice = {.axis = axis, .start = start}};
+    union at_params p = {
+        .slice = {.axis = axis, .start = start}
+    };
     int in[] = {at_graph_use(g, a, "slice")};
     attend_shape s = {1, {length}};
     return append(g, AT_SLICE, in, 1, &p, &s);
@@ -686,7 +694,8 @@ static int infer_expand(attend_graph *g, struct at_node *n, const attend_shape *
     bool fits = shape->rank == a->rank;
     for (int d = 0; fits && d < a->rank; d++)
         if (!at_graph_extent(g, shape->dim[d]))
-            return at_graph_fail(g, n, ATTEND_EINVAL, "extent %d is %lld", d, (long long)shape->dim[d]);
+            return at_graph_fail(g, n, ATTEND_EINVAL, "extent %d is %lld", d,
+                                 (long long)shape->dim[d]);
     for (int d = 0; fits && d < a->rank; d++)
         fits = a->shape[d] == shape->dim[d] ||
                (a->shape[d] == 1 && !(is_quantised(a->type) && d == a->rank - 1));
@@ -781,7 +790,8 @@ static int infer_extent(attend_graph *g, struct at_node *n, attend_shape *s)
         else if (left == 1)
             left = have.dynamic[i];
         else
-            return at_graph_fail(g, n, ATTEND_EUNSUPPORTED, "the inferred extent has two dimensions");
+            return at_graph_fail(g, n, ATTEND_EUNSUPPORTED,
+                                 "the inferred extent has two dimensions");
     }
     if (k < rest.ndynamic || rest.number <= 0 || have.number % rest.number)
         return at_graph_fail(g, n, ATTEND_EINVAL, "extent %d cannot be inferred", hole);
@@ -840,9 +850,10 @@ static bool groups_joined(const struct at_tensor *t, const int *group)
     return true;
 }
 
-/* Where in memory a group of a's axes begins and ends; axes of extent 1 tell only of a group that has no
- * others. */
-static void find_group(const struct at_tensor *a, const int *group, int which, int *first, int *last)
+/* Where in memory a group of a's axes begins and ends; axes of extent 1 tell only of a group that
+ * has no others. */
+static void find_group(const struct at_tensor *a, const int *group, int which, int *first,
+                       int *last)
 {
     bool ones = true;
     for (int d = 0; d < a->rank; d++)
@@ -866,7 +877,8 @@ static int innermost(const struct at_tensor *t, const int *group, int which)
 }
 
 /* How t lies in memory, which is a with other axes: its groups are in the order of a's. */
-static void reshape_order(const struct at_tensor *a, const int *ga, struct at_tensor *t, const int *gb)
+static void reshape_order(const struct at_tensor *a, const int *ga, struct at_tensor *t,
+                          const int *gb)
 {
     int count = 0, end = -1;
     t->joined = ~0u;
@@ -896,14 +908,16 @@ static int infer_reshape(attend_graph *g, struct at_node *n, const attend_shape 
     attend_shape s = *shape;
     int ga[ATTEND_MAX_RANK], gb[ATTEND_MAX_RANK];
     if (s.rank < 0 || s.rank > ATTEND_MAX_RANK)
-        return at_graph_fail(g, n, ATTEND_ELIMIT, "to rank %d, wants 0 to %d", s.rank, ATTEND_MAX_RANK);
+        return at_graph_fail(g, n, ATTEND_ELIMIT, "to rank %d, wants 0 to %d", s.rank,
+                             ATTEND_MAX_RANK);
     if (is_quantised(input(g, n, 0)->type))
         return at_graph_fail(g, n, ATTEND_EUNSUPPORTED, "of a %s tensor",
                              attend_type_name(input(g, n, 0)->type));
     if (infer_extent(g, n, &s) < 0)
         return -1;
     const struct at_tensor *a = input(g, n, 0);
-    struct extents pa = all_extents(g, a->rank, a->shape, -1), pb = all_extents(g, s.rank, s.dim, -1);
+    struct extents pa = all_extents(g, a->rank, a->shape, -1),
+                   pb = all_extents(g, s.rank, s.dim, -1);
     if (!same_extents(&pa, &pb))
         return at_graph_fail(g, n, ATTEND_EINVAL, "%s to %s: the numbers of elements differ",
                              at_shape_text(&g->dims, a->rank, a->shape, from, sizeof from),
@@ -923,7 +937,8 @@ static bool reshape_needs_copy(attend_graph *g, int a, attend_shape s)
         if (!at_graph_extent(g, s.dim[d]))
             return false; /* settled, or refused, by infer_reshape */
     const struct at_tensor *t = &g->tensor[a];
-    struct extents pa = all_extents(g, t->rank, t->shape, -1), pb = all_extents(g, s.rank, s.dim, -1);
+    struct extents pa = all_extents(g, t->rank, t->shape, -1),
+                   pb = all_extents(g, s.rank, s.dim, -1);
     return same_extents(&pa, &pb) &&
            (group_axes(g, t->rank, t->shape, s.rank, s.dim, ga, gb) < 0 || !groups_joined(t, ga));
 }
@@ -985,7 +1000,8 @@ static int check_visible(attend_graph *g, struct at_node *n, const int64_t *scor
             fits = out[d] == scores[d];
         if (!fits) {
             char got[128], want[128];
-            return at_graph_fail(g, n, ATTEND_EINVAL, "the mask is %s, which does not broadcast to %s",
+            return at_graph_fail(g, n, ATTEND_EINVAL,
+                                 "the mask is %s, which does not broadcast to %s",
                                  at_shape_text(&g->dims, m->rank, m->shape, got, sizeof got),
                                  at_shape_text(&g->dims, 4, scores, want, sizeof want));
         }
@@ -998,8 +1014,8 @@ static int check_visible(attend_graph *g, struct at_node *n, const int64_t *scor
             (!packed && want_shape(g, n, k, 1, scores, what) < 0))
             return -1;
         if (input(g, n, k)->rank != 1) /* packed: how many sequences there are is seen in bind */
-            return at_graph_fail(g, n, ATTEND_EINVAL, "%s has rank %d, wants one entry a sequence", what,
-                                 input(g, n, k)->rank);
+            return at_graph_fail(g, n, ATTEND_EINVAL, "%s has rank %d, wants one entry a sequence",
+                                 what, input(g, n, k)->rank);
     }
     bool matters = v->causal || v->left >= 0 || v->right >= 0 || n->in[AT_IN_ALIBI] >= 0;
     if (matters && v->align == ATTEND_ALIGN_UNSET && n->in[AT_IN_Q_OFFSET] < 0 && !packed &&
@@ -1011,8 +1027,8 @@ static int check_visible(attend_graph *g, struct at_node *n, const int64_t *scor
     return 0;
 }
 
-/* A layout, as (B, H, blocks of rows, blocks of keys), covers the scores; where extents are not numbers,
- * or sequences are packed, bind looks at the last two (attn.c). */
+/* A layout, as (B, H, blocks of rows, blocks of keys), covers the scores; where extents are not
+ * numbers, or sequences are packed, bind looks at the last two (attn.c). */
 static int check_layout(attend_graph *g, struct at_node *n, const int64_t *scores, bool packed)
 {
     const struct at_layout *l = &n->p.attention.layout;
@@ -1029,12 +1045,13 @@ static int check_layout(attend_graph *g, struct at_node *n, const int64_t *score
         fits = d < 2 ? extent == 1 || extent == scores[d] : extent == at_ceil_div(scores[d], size);
     }
     return fits ? 0
-                : at_graph_fail(g, n, ATTEND_EINVAL,
-                                "the layout is %s, which are no blocks of %lld rows by %lld keys of scores "
-                                "%s",
-                                at_shape_text(&g->dims, t->rank, t->shape, got, sizeof got),
-                                (long long)l->rows, (long long)l->keys,
-                                at_shape_text(&g->dims, 4, scores, want, sizeof want));
+                : at_graph_fail(
+                      g, n, ATTEND_EINVAL,
+                      "the layout is %s, which are no blocks of %lld rows by %lld keys of scores "
+                      "%s",
+                      at_shape_text(&g->dims, t->rank, t->shape, got, sizeof got),
+                      (long long)l->rows, (long long)l->keys,
+                      at_shape_text(&g->dims, 4, scores, want, sizeof want));
 }
 
 static int infer_mask(attend_graph *g, struct at_node *n, const attend_shape *shape)
@@ -1121,12 +1138,13 @@ static int check_weights(attend_graph *g, struct at_node *n, int64_t rows)
         return at_graph_fail(g, n, ATTEND_EINVAL, "a map of %lld x %lld cells, wants 1 or more",
                              (long long)p->rows, (long long)p->cols);
     if ((int)p->mode < 0 || p->mode > ATTEND_WEIGHTS_POOL)
-        return at_graph_fail(g, n, ATTEND_EINVAL, "mode %d of weights, which is none", (int)p->mode);
+        return at_graph_fail(g, n, ATTEND_EINVAL, "mode %d of weights, which is none",
+                             (int)p->mode);
     return 0;
 }
 
-/* What is kept of weights, once q and k are checked as attention's: (B, H, Sq, Skv) = scores, or of packed
- * sequences (H, T, Skv), of which pools, and columns of pages, are a sequence's own. */
+/* What is kept of weights, once q and k are checked as attention's: (B, H, Sq, Skv) = scores, or of
+ * packed sequences (H, T, Skv), of which pools, and columns of pages, are a sequence's own. */
 static int weights_results(attend_graph *g, struct at_node *n, bool packed, const int64_t *scores)
 {
     const struct at_weights *p = &n->p.attention.weights;
@@ -1159,8 +1177,9 @@ static int weights_results(attend_graph *g, struct at_node *n, bool packed, cons
         out[3] = p->cols;
     }
     int kept = result(g, n, ATTEND_F32, 4 - skip, out + skip);
-    return kept >= 0 && p->mode == ATTEND_WEIGHTS_TOPK ? result(g, n, ATTEND_I32, 4 - skip, out + skip)
-                                                       : kept;
+    return kept >= 0 && p->mode == ATTEND_WEIGHTS_TOPK
+               ? result(g, n, ATTEND_I32, 4 - skip, out + skip)
+               : kept;
 }
 
 static int infer_attention(attend_graph *g, struct at_node *n, const attend_shape *shape)
@@ -1177,7 +1196,8 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
                                    : "only one of q_lens and kv_lens is given");
     if (want_float(g, n, AT_IN_Q, 0) < 0)
         return -1;
-    if (!is_float(k->type) && k->type != ATTEND_Q8_0 && k->type != ATTEND_Q4_0 && k->type != ATTEND_F8)
+    if (!is_float(k->type) && k->type != ATTEND_Q8_0 && k->type != ATTEND_Q4_0 &&
+        k->type != ATTEND_F8)
         return at_graph_fail(g, n, ATTEND_EINVAL, "k is %s, wants f32, f16, bf16, q8_0, q4_0 or f8",
                              attend_type_name(k->type));
     if (q->rank != rank || k->rank != krank || v->rank != krank)
@@ -1192,18 +1212,20 @@ static int infer_attention(attend_graph *g, struct at_node *n, const attend_shap
     int64_t nh = q->shape[heads], ng = k->shape[heads], dk = q->shape[last],
             dv = v->shape[krank - 1];
     if (dk != k->shape[krank - 1])
-        return at_graph_fail(g, n, ATTEND_EINVAL, "q has head size %lld but k has %lld", (long long)dk,
-                             (long long)k->shape[krank - 1]);
+        return at_graph_fail(g, n, ATTEND_EINVAL, "q has head size %lld but k has %lld",
+                             (long long)dk, (long long)k->shape[krank - 1]);
     if (dk < 1 || dk > AT_MAX_HEAD || dv < 1 || dv > AT_MAX_HEAD)
         return at_graph_fail(g, n, ATTEND_ELIMIT, "head sizes %lld and %lld, wants 1 to %d",
                              (long long)dk, (long long)dv, AT_MAX_HEAD);
     if (v->shape[heads] != ng || v->shape[krow] != k->shape[krow] || v->shape[0] != k->shape[0] ||
         (!packed && !paged && k->shape[0] != q->shape[0]))
-        return misfit(g, n, k, v, packed ? "wants k and v (T, G, D)"
-                                         : "wants q, k and v of one batch, k and v of equal length");
+        return misfit(g, n, k, v,
+                      packed ? "wants k and v (T, G, D)"
+                             : "wants q, k and v of one batch, k and v of equal length");
     if (ng < 1 || nh < 1 || nh % ng)
-        return at_graph_fail(g, n, ATTEND_EINVAL, "%lld query heads are not a multiple of %lld KV heads",
-                             (long long)nh, (long long)ng);
+        return at_graph_fail(g, n, ATTEND_EINVAL,
+                             "%lld query heads are not a multiple of %lld KV heads", (long long)nh,
+                             (long long)ng);
     int64_t scores[] = {packed ? -1 : q->shape[0], nh, q->shape[row], k->shape[krow]};
     if (paged && check_pages(g, n, packed, scores) < 0)
         return -1;
@@ -1290,13 +1312,15 @@ static bool has_layout(const attend_attention_opts *o)
     return o->layout.graph != NULL;
 }
 
-/* The mask becomes the condition that is read from `text`, where there is one, and the layout's element. */
+/* The mask becomes the condition that is read from `text`, where there is one, and the layout's
+ * element. */
 static int add_layout(attend_graph *g, struct at_expr *x, const char *text,
                       const attend_attention_opts *o, const int *in, char *err, size_t errlen)
 {
     const struct at_tensor *t = &g->tensor[in[AT_IN_CAPTURE + o->ncaptures]];
     if (t->type != ATTEND_BOOL || t->rank < 2 || t->rank > 4)
-        return at_say(err, errlen, ATTEND_EINVAL, "the layout is %s with %d axes, wants bool with 2 to 4",
+        return at_say(err, errlen, ATTEND_EINVAL,
+                      "the layout is %s with %d axes, wants bool with 2 to 4",
                       attend_type_name(t->type), t->rank);
     int status = at_expr_add_capture(x, "layout", t->type, t->rank, err, errlen);
     if (status == 0 && text)
@@ -1307,7 +1331,8 @@ static int add_layout(attend_graph *g, struct at_expr *x, const char *text,
     if (text)
         both = at_expr_op2(x, AT_X_AND, x->root, both);
     if (both < 0)
-        return at_say(err, errlen, ATTEND_ELIMIT, "the mask expression is too long for a layout beside it");
+        return at_say(err, errlen, ATTEND_ELIMIT,
+                      "the mask expression is too long for a layout beside it");
     at_expr_finish(x, both);
     return 0;
 }
@@ -1364,7 +1389,8 @@ static void read_expressions(attend_graph *g, const attend_attention_opts *o, in
 
 /* The inputs of attention, of which the third is v, or of weights, lse; and their parameters. */
 static union at_params attention_inputs(attend_graph *g, attend_tensor q, attend_tensor k,
-                                        attend_tensor third, const attend_attention_opts *opts, int *in)
+                                        attend_tensor third, const attend_attention_opts *opts,
+                                        int *in)
 {
     attend_attention_opts o;
     union at_params p = {0};

@@ -212,8 +212,8 @@ void at_os_remove(const char *path)
     unlink(path);
 }
 
-void at_os_list(const char *folder, void (*fn)(void *arg, const char *name, int64_t bytes, int64_t time),
-                void *arg)
+void at_os_list(const char *folder,
+                void (*fn)(void *arg, const char *name, int64_t bytes, int64_t time), void *arg)
 {
     DIR *dir = opendir(folder);
     struct dirent *entry;

@@ -33,11 +33,11 @@ void at_os_file_discard(struct at_os_file *f);
 
 bool at_os_is_folder(const char *path);
 int at_os_make_dir(const char *path, char *err, size_t nerr); /* one level; existing is fine */
-void at_os_remove(const char *path);                           /* a file; failing is fine */
+void at_os_remove(const char *path);                          /* a file; failing is fine */
 /* fn for each regular file in a folder: its name, size, and when it was written (ns). */
-void at_os_list(const char *folder, void (*fn)(void *arg, const char *name, int64_t bytes, int64_t time),
-                void *arg);
-bool at_os_is_terminal(int fd);                               /* 0 stdin, 1 stdout, 2 stderr */
+void at_os_list(const char *folder,
+                void (*fn)(void *arg, const char *name, int64_t bytes, int64_t time), void *arg);
+bool at_os_is_terminal(int fd); /* 0 stdin, 1 stdout, 2 stderr */
 
 /* Ctrl-C sets *flag to 1 from now on, and no longer ends the program. */
 void at_os_on_interrupt(volatile int *flag);

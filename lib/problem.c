@@ -20,9 +20,9 @@ static const struct {
     {                                                                                              \
 #        name, offsetof(struct at_problem, name)                                                   \
     }
-    SWITCH(additive), SWITCH(alibi), SWITCH(sinks),   SWITCH(lse),       SWITCH(used),
-    SWITCH(packed),   SWITCH(ring),  SWITCH(vk),      SWITCH(bshd),      SWITCH(strided),
-    SWITCH(unaligned), SWITCH(deterministic), SWITCH(huge), SWITCH(nan),
+    SWITCH(additive),  SWITCH(alibi),         SWITCH(sinks), SWITCH(lse),  SWITCH(used),
+    SWITCH(packed),    SWITCH(ring),          SWITCH(vk),    SWITCH(bshd), SWITCH(strided),
+    SWITCH(unaligned), SWITCH(deterministic), SWITCH(huge),  SWITCH(nan),
 #undef SWITCH
 };
 
@@ -140,8 +140,10 @@ static bool parse_align(struct part part, struct at_problem *p)
 }
 
 /* Names of masks after "mask-", by their kind. */
-static const char *const masks[] = {
-    [AT_MASK_BOOL] = "bool", [AT_MASK_FLOAT] = "float", [AT_MASK_F16] = "f16", [AT_MASK_BF16] = "bf16"};
+static const char *const masks[] = {[AT_MASK_BOOL] = "bool",
+                                    [AT_MASK_FLOAT] = "float",
+                                    [AT_MASK_F16] = "f16",
+                                    [AT_MASK_BF16] = "bf16"};
 
 static bool parse_mask_kind(struct part part, struct at_problem *p)
 {
@@ -166,7 +168,8 @@ static bool parse_option(struct part part, struct at_problem *p)
     for (int i = 0; i < AT_LEN(switches); i++)
         if (is(part, switches[i].name))
             return *switch_of(p, i) = true;
-    if (is(part, "tl") || is(part, "br") || is(part, "off") || strncmp(part.text, "causal-", 7) == 0)
+    if (is(part, "tl") || is(part, "br") || is(part, "off") ||
+        strncmp(part.text, "causal-", 7) == 0)
         return parse_align(part, p);
     if (take(&part, "mask-"))
         return parse_mask_kind(part, p);

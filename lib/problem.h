@@ -46,7 +46,7 @@ struct at_problem {
     attend_align align;
     int64_t left, right; /* window; -1: open */
     enum at_problem_mask mask;
-    int64_t page;         /* keys in a page; 0: not paged */
+    int64_t page;                     /* keys in a page; 0: not paged */
     int64_t layout_rows, layout_keys; /* of a block; 0: no layout */
     int64_t xmask, xscore;            /* number of the drawn expression; 0: none */
     bool mask_axis[4];    /* which of b, h, q, k the mask has; it is broadcast along the others */

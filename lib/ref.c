@@ -493,7 +493,8 @@ static void rope_row(const struct job *job, int64_t r)
     double turn = job->s->p->rope.back ? -1 : 1;
     for (int64_t p = 0; p < dims / 2; p++) {
         int64_t c = half ? p : 2 * p, d = half ? p + dims / 2 : 2 * p + 1;
-        double angle = turn * pos * pow(base, -2 * (double)p / (double)dims) / param(job->in[2], p, 1);
+        double angle =
+            turn * pos * pow(base, -2 * (double)p / (double)dims) / param(job->in[2], p, 1);
         double ac = at(&a, c), ad = at(&a, d);
         put(&y, c, ac * cos(angle) - ad * sin(angle));
         put(&y, d, ac * sin(angle) + ad * cos(angle));
@@ -536,8 +537,9 @@ static void move_scaled(const struct row *to, const struct row *from, const stru
 {
     double by = 1;
     if (scale)
-        by = (double)((const float *)scale->data)[(scale->shape[0] == 1 ? 0 : entry) * scale->stride[0] +
-                                                  g * scale->stride[1]];
+        by = (double)((const float *)
+                          scale->data)[(scale->shape[0] == 1 ? 0 : entry) * scale->stride[0] +
+                                       g * scale->stride[1]];
     for (int64_t k = 0; k < to->n; k++)
         put(to, k, at(from, k) / by);
 }

@@ -63,9 +63,10 @@ int64_t at_ref_matmul_scratch(int64_t k);
 /* Row i of sequence n, head h: O into o[dv], LSE into *lse (NULL: not wanted), unrounded.  Needs no
  * exec; a->o and a->lse are not touched.
  *
- * A key is hidden by a mask, by a bias of -inf, or because its score is -inf (of the latter two a score
- * expression may make something else); its key (but in the last case) and its value are then never read, so they may hold anything.  A visible score that is
- * NaN or +inf makes O and LSE NaN.  Nothing visible gives 0 and -inf, or the sink's logit. */
+ * A key is hidden by a mask, by a bias of -inf, or because its score is -inf (of the latter two a
+ * score expression may make something else); its key (but in the last case) and its value are then
+ * never read, so they may hold anything.  A visible score that is NaN or +inf makes O and LSE NaN.
+ * Nothing visible gives 0 and -inf, or the sink's logit. */
 void at_ref_attention_row(const struct at_attn *a, int64_t n, int64_t h, int64_t i, double *o,
                           double *lse);
 
@@ -85,9 +86,9 @@ struct at_ref_row {
 enum { AT_REF_KEYS = 64 };
 void at_ref_row_begin(struct at_ref_row *r, const struct at_attn *a, int64_t n, int64_t h,
                       int64_t i);
-/* The score of key j before the score expression, -inf where the key is hidden, by a bias of -inf too;
- * and what the expression makes of it, which a mask hides all the same, but not a bias.  *error, where error is not NULL: how far an f32 kernel may be off, before
- * and after. */
+/* The score of key j before the score expression, -inf where the key is hidden, by a bias of -inf
+ * too; and what the expression makes of it, which a mask hides all the same, but not a bias.
+ * *error, where error is not NULL: how far an f32 kernel may be off, before and after. */
 double at_ref_plain_score(const struct at_ref_row *r, int64_t j);
 double at_ref_score(const struct at_ref_row *r, int64_t j, double plain, double *error);
 /* The scores of keys [j0, j0 + count) into s, -inf where hidden. */

@@ -11,10 +11,10 @@
  *              + 4 (|s_j| + |M| + LAG))            s - m, and the moves of m from then on
  *
  * (|d softcap / ds| <= 1, so errors pass it without growing).  Additive scores have (dk + 32) scale
- * sum_d |va_d| in place of the first line: as 1 - 2 / (1 + e^2q e^2k), a tanh is good to 20 u where q and
- * k are at most 10, of which 9 u are those of the exponents.  exp2 is good to 2 ulp = 4 u; m moves
- * at most once in 12 keys, each time by a factor that is good to 6 u.  So a weight is wrong by a
- * factor within exp(+-r_j), where TERMS nk counts the nk additions and the moves:
+ * sum_d |va_d| in place of the first line: as 1 - 2 / (1 + e^2q e^2k), a tanh is good to 20 u where
+ * q and k are at most 10, of which 9 u are those of the exponents.  exp2 is good to 2 ulp = 4 u; m
+ * moves at most once in 12 keys, each time by a factor that is good to 6 u.  So a weight is wrong
+ * by a factor within exp(+-r_j), where TERMS nk counts the nk additions and the moves:
  *
  *     r_j = e_j + u (TERMS nk + 18),    TERMS = 1 + 6 / 12
  *
@@ -59,15 +59,19 @@ static double largest(const struct at_ref_row *r, struct at_keys keys)
     return m == -(double)INFINITY ? 0 : m;
 }
 
-/* e_j of a visible key, whose score goes into *s: the score expression's share is what it states for
- * an argument that is that far off.  0 where it is -inf for certain. */
-static double exponent_error(const struct at_ref_row *r, int64_t j, double plain, double m, double *s)
+/* e_j of a visible key, whose score goes into *s: the score expression's share is what it states
+ * for an argument that is that far off.  0 where it is -inf for certain. */
+static double exponent_error(const struct at_ref_row *r, int64_t j, double plain, double m,
+                             double *s)
 {
-    double error = plain == -(double)INFINITY ? 0 : U * ((double)(r->a->dk + (r->a->additive ? 32 : 6)) * magnitude(r, j) +
-                        4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
-                        8 * (double)r->a->softcap);
+    double error = plain == -(double)INFINITY
+                       ? 0
+                       : U * ((double)(r->a->dk + (r->a->additive ? 32 : 6)) * magnitude(r, j) +
+                              4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
+                              8 * (double)r->a->softcap);
     *s = at_ref_score(r, j, plain, &error);
-    bool none = *s == -(double)INFINITY && (error == 0 || plain == *s); /* -inf stays -inf in f32, too */
+    bool none =
+        *s == -(double)INFINITY && (error == 0 || plain == *s); /* -inf stays -inf in f32, too */
     return none ? 0 : error + U * 4 * (fabs(*s) + fabs(m) + LAG);
 }
 

@@ -13,8 +13,8 @@ struct weights {
     const struct at_attn *a;
     const struct at_weights *p;
     const struct at_view *out, *index; /* (B, H, rows, keys) */
-    int64_t each; /* the most items that a head of a sequence has */
-    double *sum;  /* scratch: of columns or cells, or the top of a row */
+    int64_t each;                      /* the most items that a head of a sequence has */
+    double *sum;                       /* scratch: of columns or cells, or the top of a row */
 };
 
 /* The scores of a row that are the largest, falling, equal ones by their key. */

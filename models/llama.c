@@ -30,8 +30,8 @@ struct attend_llama {
     void *cache;                     /* all layers' keys and values */
     int32_t *token, *position, *row; /* [batch]: inputs of a run */
     int32_t used;                    /* input: rows of the cache after it */
-    float *maps;                     /* [layers, heads, cells]: where attend_llama_maps wants them */
-    int64_t cells;                   /* of a head's map; 0: no maps */
+    float *maps;   /* [layers, heads, cells]: where attend_llama_maps wants them */
+    int64_t cells; /* of a head's map; 0: no maps */
 };
 
 /* What building goes through; like a graph, it keeps the first error. */
@@ -521,8 +521,9 @@ static void check_opts(struct build *b)
         REFUSE(b, ATTEND_EINVAL, "a batch of %" PRId64 " tokens, want at least 1", o->batch);
     if (o->batch > o->context)
         o->batch = o->context;
-    double bytes = (double)n->layers * (double)n->groups * (double)o->context *
-                   (double)(attend_type_row_bytes(o->kv, n->dk) + attend_type_row_bytes(o->kv, n->dv));
+    double bytes =
+        (double)n->layers * (double)n->groups * (double)o->context *
+        (double)(attend_type_row_bytes(o->kv, n->dk) + attend_type_row_bytes(o->kv, n->dv));
     if (bytes > 0x1p62)
         REFUSE(b, ATTEND_ELIMIT, "keys and values of %" PRId64 " tokens would take %g bytes",
                o->context, bytes);
@@ -533,8 +534,8 @@ static int make_maps(struct build *b, attend_llama *m, int64_t n, attend_array *
 {
     const bool pooled = b->kept->mode == ATTEND_WEIGHTS_POOL;
     const int64_t rows = pooled ? b->kept->rows : n, cols = pooled ? b->kept->cols : n;
-    const double bytes = 4.0 * (double)m->n.layers * (double)m->n.heads * (double)rows *
-                         (double)cols;
+    const double bytes =
+        4.0 * (double)m->n.layers * (double)m->n.heads * (double)rows * (double)cols;
     if (rows < 1 || cols < 1 || bytes > 0x1p60)
         return REFUSE(b, ATTEND_ELIMIT, "maps of %" PRId64 " x %" PRId64 " cells", rows, cols);
     m->cells = rows * cols;

@@ -95,11 +95,11 @@ ATTEND_API int attend_gguf_tensor_check(const attend_gguf_tensor *t, char *err,
  * opening, every tensor that the calls below hand out lies inside of it. */
 typedef struct attend_safetensors attend_safetensors;
 
-/* Maps path and checks its structure: the header's JSON, names, types, shapes, and that each byte of
- * the data belongs to just one tensor.  Contents are not looked at (attend_gguf_tensor_check does
- * that here too).  The sentence names the file.  ATTEND_EIO: it cannot be read; ATTEND_EFORMAT: it
- * is no safetensors file, or damaged; ATTEND_EUNSUPPORTED: the library was built without jansson.
- * The file must not be cut short while it is open. */
+/* Maps path and checks its structure: the header's JSON, names, types, shapes, and that each byte
+ * of the data belongs to just one tensor.  Contents are not looked at (attend_gguf_tensor_check
+ * does that here too).  The sentence names the file.  ATTEND_EIO: it cannot be read;
+ * ATTEND_EFORMAT: it is no safetensors file, or damaged; ATTEND_EUNSUPPORTED: the library was built
+ * without jansson. The file must not be cut short while it is open. */
 ATTEND_API int attend_safetensors_open(const char *path, attend_safetensors **out, char *err,
                                        size_t errlen) ATTEND_CHECK;
 /* The same for a file in memory, 8-byte aligned, borrowed until attend_safetensors_free. */
@@ -120,15 +120,15 @@ ATTEND_API int attend_safetensors_get(const attend_safetensors *s, const char *n
                                       attend_safetensors_tensor *out, char *err,
                                       size_t errlen) ATTEND_CHECK;
 
-/* One tensor of a file that is written: f32, f16, bf16, f64, i32 or i64; names are plain text of up to 255
- * bytes.  Wider types come first. */
+/* One tensor of a file that is written: f32, f16, bf16, f64, i32 or i64; names are plain text of up
+ * to 255 bytes.  Wider types come first. */
 typedef struct attend_named_array {
     const char *name;
     attend_array array;
 } attend_named_array;
 /* Writes beside path and renames: the file is whole, or as it was.  Needs no jansson. */
-ATTEND_API int attend_safetensors_write(const char *path, const attend_named_array *tensors, int64_t n,
-                                        char *err, size_t errlen) ATTEND_CHECK;
+ATTEND_API int attend_safetensors_write(const char *path, const attend_named_array *tensors,
+                                        int64_t n, char *err, size_t errlen) ATTEND_CHECK;
 
 /* ---- UTF-8 as it arrives ------------------------------------------------------------------- */
 
@@ -211,9 +211,9 @@ typedef struct attend_llama_opts {
     const char *device; /* NULL: "auto" */
     int64_t context;    /* 0: all that the model was trained for; tokens that the cache holds */
     int64_t batch;      /* 512: tokens that go through the graph at once, at most */
-    attend_type kv;     /* f32; or f16, bf16, q8_0, q4_0 or f8 (without scales): type of the cache */
-    int composed;       /* 1: attention is written as matrix products around a softmax, which
-                           compilation makes the same plan of; for comparison */
+    attend_type kv; /* f32; or f16, bf16, q8_0, q4_0 or f8 (without scales): type of the cache */
+    int composed;   /* 1: attention is written as matrix products around a softmax, which
+                       compilation makes the same plan of; for comparison */
     /* Called while weights are checked; NULL: not. */
     void (*progress)(void *arg, int64_t layers_done, int64_t layers);
     void *progress_arg;
@@ -246,8 +246,8 @@ ATTEND_API void attend_llama_cancel(attend_llama *m, const volatile int *flag);
 ATTEND_API void attend_llama_reset(attend_llama *m);
 
 /* What each of n tokens looks at: the attention weights of all layers in one run over them, f32
- * (layers, heads, rows, columns), n x n of them (DENSE) or `kept` says how many (POOL; then no n x n
- * matrix is in memory).  opts as above, but for context and batch.  maps->data is freed with
+ * (layers, heads, rows, columns), n x n of them (DENSE) or `kept` says how many (POOL; then no n x
+ * n matrix is in memory).  opts as above, but for context and batch.  maps->data is freed with
  * attend_free. */
 ATTEND_API int attend_llama_maps(attend_ctx *ctx, const attend_gguf *file,
                                  const attend_llama_opts *opts, const int32_t *tokens, int64_t n,
@@ -306,15 +306,15 @@ ATTEND_API const attend_wordpiece *attend_bert_wordpiece(const attend_bert *m);
 ATTEND_API const attend_plan *attend_bert_plan(const attend_bert *m);
 
 /* The last layer's output, (starts[n], width), of n sequences side by side: sequence i is tokens
- * [starts[i], starts[i + 1]), starts[0] is 0.  ATTEND_ELIMIT: a sequence is empty or longer than the
- * limit, or they have more tokens than a batch. */
+ * [starts[i], starts[i + 1]), starts[0] is 0.  ATTEND_ELIMIT: a sequence is empty or longer than
+ * the limit, or they have more tokens than a batch. */
 ATTEND_API int attend_bert_run(attend_bert *m, const int32_t *tokens, const int32_t *starts,
                                int64_t n, float *hidden, char *err, size_t errlen) ATTEND_CHECK;
 
 /* Embeddings of n texts, (n, width): the mean over a text's tokens of the last layer's output,
- * divided by its length as a vector (Reimers & Gurevych 2019).  A text of more tokens than the limit
- * is cut.  Texts of like length go through the graph together; a text's numbers do not depend on the
- * others but for rounding. */
+ * divided by its length as a vector (Reimers & Gurevych 2019).  A text of more tokens than the
+ * limit is cut.  Texts of like length go through the graph together; a text's numbers do not depend
+ * on the others but for rounding. */
 ATTEND_API int attend_bert_embed(attend_bert *m, const attend_str *texts, int64_t n, float *out,
                                  char *err, size_t errlen) ATTEND_CHECK;
 
@@ -377,10 +377,10 @@ ATTEND_API int attend_onnx_output(const attend_onnx *m, int i, attend_onnx_info 
 
 /* Appends the operators of m to g.  inputs[i] belongs to attend_onnx_input i and has its type, and
  * the shape that it has in every run.  One with data is a constant from now on (copied): only such
- * integers may say shapes, lengths of caches and the like.  One without becomes an input of g of the
- * same name, to be bound.  outputs[i] belongs to attend_onnx_output i: type and shape are set here;
- * data is NULL, and it is to be bound under its name, or points to its value, inside m, where that
- * is known now.  What is bound for f64 is f32, and for i64 i32.  Calls for one m take turns.
+ * integers may say shapes, lengths of caches and the like.  One without becomes an input of g of
+ * the same name, to be bound.  outputs[i] belongs to attend_onnx_output i: type and shape are set
+ * here; data is NULL, and it is to be bound under its name, or points to its value, inside m, where
+ * that is known now.  What is bound for f64 is f32, and for i64 i32.  Calls for one m take turns.
  * ATTEND_EUNSUPPORTED: an operator, or a use of one, that is not here, named with its node. */
 ATTEND_API int attend_onnx_build(attend_onnx *m, attend_graph *g, const attend_array *inputs,
                                  attend_array *outputs, char *err, size_t errlen) ATTEND_CHECK;

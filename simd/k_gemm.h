@@ -81,18 +81,21 @@ static void pack_columns(float *bp, const struct at_matmul *mm, int64_t n, int c
 }
 
 /* The same where a is [k][m]. */
-INLINE void pack_turned_as(enum at_elem type, float *ap, const struct at_matmul *mm, int64_t i, int64_t rows,
-                           int64_t k0, int64_t depth)
+INLINE void pack_turned_as(enum at_elem type, float *ap, const struct at_matmul *mm, int64_t i,
+                           int64_t rows, int64_t k0, int64_t depth)
 {
     const char *a = (const char *)mm->a + (k0 * mm->a_stride + i) * at_elem_size(type);
     for (int64_t r = 0; r < rows; r += VL)
         for (int64_t t = 0; t < depth; t += VL) {
-            int some = rows - r < VL ? (int)(rows - r) : VL, deep = depth - t < VL ? (int)(depth - t) : VL;
+            int some = rows - r < VL ? (int)(rows - r) : VL,
+                deep = depth - t < VL ? (int)(depth - t) : VL;
             V x[VL];
 #pragma GCC unroll 16
             for (int e = 0; e < VL; e++) {
                 const char *row = a + (t + e) * mm->a_stride * at_elem_size(type);
-                x[e] = e >= deep ? vzero() : some == VL ? load_as(type, row, r) : load_as_n(type, row, r, some);
+                x[e] = e >= deep    ? vzero()
+                       : some == VL ? load_as(type, row, r)
+                                    : load_as_n(type, row, r, some);
             }
             vtranspose(x);
             for (int e = 0; e < some; e++)

@@ -87,7 +87,8 @@ struct at_matmul {
     int64_t m, n, k;
     enum at_elem a_type, b_type, c_type;
     int b_is_kn;
-    int one_form; /* a row of c has the same bits whatever m is: by dot products wherever they can be */
+    int one_form; /* a row of c has the same bits whatever m is: by dot products wherever they can
+                     be */
     int a_is_km;  /* a is [k][m]: the transpose of rows */
 };
 
@@ -176,7 +177,8 @@ struct at_simd {
 
     /* ---- attention, backward, panel shape ----
      *
-     * For a group of back_group panels and a block of back_keys keys, weights st[panel][back_keys][row]:
+     * For a group of back_group panels and a block of back_keys keys, weights
+     * st[panel][back_keys][row]:
      *
      *     each panel: back_weights (or scores, hide, weights); then dV's sums by back_keys
      *     each panel: back_scores, weights to gradients of scores; then dK's sums by back_keys, and
@@ -185,27 +187,27 @@ struct at_simd {
      * A weight of 0 stands for a hidden key. */
     int back_group, back_block;
     /* n rows (NULL: zeros) to dst[width / R][room][R], the first of them at dst. */
-    void (*back_pack_rows)(float *dst, int64_t room, const void *const *rows, int n, enum at_elem type,
-                           int64_t width);
-    /* st[j0 + j][row] = e^(scale s - lse[row]) of one panel, for keys that every row sees.  A row that is
-     * not there has lse +INFINITY. */
+    void (*back_pack_rows)(float *dst, int64_t room, const void *const *rows, int n,
+                           enum at_elem type, int64_t width);
+    /* st[j0 + j][row] = e^(scale s - lse[row]) of one panel, for keys that every row sees.  A row
+     * that is not there has lse +INFINITY. */
     void (*back_weights)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
                          const float *lse, float scale);
-    /* st = st (v . dO - delta[row]); op is what pack_q made of rows of dO.  masked: where st is 0, the
-     * result is the mark of hidden keys, -0.0, whatever v holds. */
+    /* st = st (v . dO - delta[row]); op is what pack_q made of rows of dO.  masked: where st is 0,
+     * the result is the mark of hidden keys, -0.0, whatever v holds. */
     void (*back_scores)(float *st, int64_t j0, const float *op, const struct at_rows *v,
                         const float *delta, int masked);
     /* st = st (dp - delta[row]) over n keys, masked; dp is a score block of v . dO. */
     void (*back_combine)(float *st, const float *dp, const float *delta, int64_t n);
     /* st = st (1 - tanh^2(by raw)) over n keys, where st is not 0. */
     void (*back_softcap)(float *st, const float *raw, float by, int64_t n);
-    /* sum[width / R][back_block][R] += st^T rows, for keys [j0, j1) of the block and all panels; rows are
-     * those of the panels' back_pack_rows. */
-    void (*back_keys)(float *sum, const float *st, int panels, int64_t j0, int64_t j1, const float *rows,
-                      int64_t room, int64_t width);
+    /* sum[width / R][back_block][R] += st^T rows, for keys [j0, j1) of the block and all panels;
+     * rows are those of the panels' back_pack_rows. */
+    void (*back_keys)(float *sum, const float *st, int panels, int64_t j0, int64_t j1,
+                      const float *rows, int64_t room, int64_t width);
     /* n rows of sums, times `by`, stored or added to rows of f32. */
-    void (*back_store)(float *dst, int64_t stride, const float *sum, int64_t n, int64_t width, float by,
-                       int add);
+    void (*back_store)(float *dst, int64_t stride, const float *sum, int64_t n, int64_t width,
+                       float by, int add);
     /* out[r][0 .. width) = acc[.][r] scale, of a state as accumulate leaves it. */
     void (*back_finish)(const float *state, int64_t width, float scale, void *const *out);
 
@@ -262,14 +264,17 @@ struct at_simd {
 
     float (*dot)(const float *a, const float *b, int64_t n);
     float (*sum)(const float *a, int64_t n);
-    float (*lse)(const float *x, int64_t n); /* ln sum e^x */
+    float (*lse)(const float *x, int64_t n);                                /* ln sum e^x */
     void (*exp)(float *y, const float *x, float less, float by, int64_t n); /* by e^(x - less) */
-    void (*function_grad)(enum at_simd_function f, float *dx, const float *x, const float *dy, int64_t n);
-    void (*softmax_grad)(float *dx, const float *y, const float *dy, int64_t n); /* y (dy - y . dy) */
+    void (*function_grad)(enum at_simd_function f, float *dx, const float *x, const float *dy,
+                          int64_t n);
+    void (*softmax_grad)(float *dx, const float *y, const float *dy,
+                         int64_t n); /* y (dy - y . dy) */
     /* Of rms_norm, or (centred) layer_norm.  w may be NULL; dw, where not NULL, is added to. */
-    void (*norm_grad)(float *dx, float *dw, const float *x, const float *w, const float *dy, int64_t n,
-                      float eps, int centred);
-    void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const struct at_simd_adamw *p);
+    void (*norm_grad)(float *dx, float *dw, const float *x, const float *w, const float *dy,
+                      int64_t n, float eps, int centred);
+    void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n,
+                  const struct at_simd_adamw *p);
 
     /* ---- expressions (expr.h): scratch has the size that the program states ---- */
 

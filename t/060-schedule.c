@@ -277,8 +277,8 @@ static void test_large(void)
     is_int(full + partial, want, "64k x 64k tokens in documents: blocks");
     diag("%d full, %d partial, %d boxes evaluated, %d runs, %.2f ms", (int)full, (int)partial,
          (int)d.evaluated, d.nrun, (double)best * 1e-6);
-    /* Time is the machine's, and the checkers'; what it is spent on is not: 64 x 64 boxes of 1024, and 256
-     * more in each that is not settled, which are those along the diagonal. */
+    /* Time is the machine's, and the checkers'; what it is spent on is not: 64 x 64 boxes of 1024,
+     * and 256 more in each that is not settled, which are those along the diagonal. */
     ok(d.evaluated < 64 * 64 + 4 * 64 * 256, "scheduled by asking %d boxes, not %d blocks",
        (int)d.evaluated, TOKENS / AT_BLOCK * (TOKENS / AT_BLOCK));
     at_schedule_free(&d);

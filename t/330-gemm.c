@@ -69,7 +69,8 @@ static void check(const struct at_simd *t, const struct size *s, enum at_elem at
             double sum = 0, sizes_sum = 0;
             float got;
             for (int64_t x = 0; x < s->k; x++) {
-                double ab = (double)af[km ? x * s->m + i : i * s->k + x] * bf[kn ? x * s->n + j : j * s->k + x];
+                double ab = (double)af[km ? x * s->m + i : i * s->k + x] *
+                            bf[kn ? x * s->n + j : j * s->k + x];
                 sum += ab;
                 sizes_sum += fabs(ab);
             }
@@ -87,7 +88,11 @@ static void check(const struct at_simd *t, const struct size *s, enum at_elem at
     bool clean = released(a, at_elem_size(at)) & released(b, boff) & released(c, size) &
                  released(parts, size) & released(scratch, 0);
     is_close(&w, "%s: %dx%dx%d %s %s%s %s: values", t->name, (int)s->m, (int)s->n, (int)s->k,
-             elem_name[at], elem_name[bt], kn ? km ? " km kn" : " kn" : km ? " km" : "", elem_name[ct]);
+             elem_name[at], elem_name[bt],
+             kn   ? km ? " km kn" : " kn"
+             : km ? " km"
+                  : "",
+             elem_name[ct]);
     ok(same && clean, "%s: the same bits in parts, nothing written around", t->name);
     free(af), free(bf);
 }

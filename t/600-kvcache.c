@@ -17,7 +17,8 @@ static uint32_t draw(uint32_t n)
     return (uint32_t)(state >> 33) % n;
 }
 
-/* ---- bookkeeping: every key is a number, pages hold numbers, and both must tell the same story ---- */
+/* ---- bookkeeping: every key is a number, pages hold numbers, and both must tell the same story
+ * ---- */
 
 struct model {
     bool open;
@@ -183,7 +184,8 @@ static attend_plan *decode_plan(attend_ctx *ctx, const char *device)
     for (int i = 0; i < 2; i++) {
         attend_tensor pool_in = attend_graph_state(g, i ? "vpool" : "kpool", ATTEND_F32,
                                                    ATTEND_SHAPE(PAGES, G, PAGE, D));
-        attend_tensor rows = attend_graph_input(g, i ? "v" : "k", ATTEND_F32, ATTEND_SHAPE(nb, G, 1, D));
+        attend_tensor rows =
+            attend_graph_input(g, i ? "v" : "k", ATTEND_F32, ATTEND_SHAPE(nb, G, 1, D));
         kv[i] = attend_graph_append(g, pool_in, rows, slots);
     }
     attend_attention_opts o;
@@ -204,16 +206,16 @@ static attend_plan *decode_plan(attend_ctx *ctx, const char *device)
 static int run(attend_exec *x, struct tensors *t, int n)
 {
     const attend_binding b[] = {
-        {"batch", NULL, 0, NULL, n},
-        {"q", t->q, (int64_t)sizeof(float) * n * H * D, NULL, 0},
-        {"k", t->rows[0], (int64_t)sizeof(float) * n * G * D, NULL, 0},
-        {"v", t->rows[1], (int64_t)sizeof(float) * n * G * D, NULL, 0},
-        {"slots", t->slots, (int64_t)sizeof(int32_t) * n, NULL, 0},
-        {"kpool", t->kpool, sizeof t->kpool, NULL, 0},
-        {"vpool", t->vpool, sizeof t->vpool, NULL, 0},
-        {"table", t->table, (int64_t)sizeof(int32_t) * n * WIDTH, NULL, 0},
-        {"used", t->used, (int64_t)sizeof(int32_t) * n, NULL, 0},
-        {"o", t->o, (int64_t)sizeof(float) * n * H * D, NULL, 0},
+        {"batch", NULL,       0,                                    NULL, n},
+        {"q",     t->q,       (int64_t)sizeof(float) * n * H * D,   NULL, 0},
+        {"k",     t->rows[0], (int64_t)sizeof(float) * n * G * D,   NULL, 0},
+        {"v",     t->rows[1], (int64_t)sizeof(float) * n * G * D,   NULL, 0},
+        {"slots", t->slots,   (int64_t)sizeof(int32_t) * n,         NULL, 0},
+        {"kpool", t->kpool,   sizeof t->kpool,                      NULL, 0},
+        {"vpool", t->vpool,   sizeof t->vpool,                      NULL, 0},
+        {"table", t->table,   (int64_t)sizeof(int32_t) * n * WIDTH, NULL, 0},
+        {"used",  t->used,    (int64_t)sizeof(int32_t) * n,         NULL, 0},
+        {"o",     t->o,       (int64_t)sizeof(float) * n * H * D,   NULL, 0},
     };
     int status = attend_bind(x, b, (int)(sizeof b / sizeof *b));
     if (status == 0)
@@ -275,8 +277,10 @@ static void test_generation(attend_ctx *ctx, const char *device)
         int32_t copies[2 * PAGES];
         int64_t ncopies = attend_kv_copies(kv, copies, PAGES), page = (int64_t)G * PAGE * D;
         for (int64_t i = 0; i < ncopies; i++) {
-            memcpy(t.kpool + copies[2 * i + 1] * page, t.kpool + copies[2 * i] * page, (size_t)page * 4);
-            memcpy(t.vpool + copies[2 * i + 1] * page, t.vpool + copies[2 * i] * page, (size_t)page * 4);
+            memcpy(t.kpool + copies[2 * i + 1] * page, t.kpool + copies[2 * i] * page,
+                   (size_t)page * 4);
+            memcpy(t.vpool + copies[2 * i + 1] * page, t.vpool + copies[2 * i] * page,
+                   (size_t)page * 4);
         }
         for (int i = 0; i < n * H * D; i++)
             t.q[i] = normal();
@@ -285,8 +289,8 @@ static void test_generation(attend_ctx *ctx, const char *device)
             worst = fmax(worst, worst_row(&t, i, live[i], length[live[i]]));
     }
     /* 32 keys and 8 channels of numbers up to 1: sums of some 40 terms in f32 */
-    ok(good && worst <= 40 * 0x1p-24 * 8, "%s: %d decoding steps of a changing batch, worst %.3g", device,
-       steps, worst);
+    ok(good && worst <= 40 * 0x1p-24 * 8, "%s: %d decoding steps of a changing batch, worst %.3g",
+       device, steps, worst);
     attend_kv_free(kv);
     attend_exec_free(x);
     attend_plan_free(plan);
@@ -315,13 +319,15 @@ static void test_merge(attend_ctx *ctx, const char *device)
             for (int j = 0; j < PREFIX + SUFFIX; j++)
                 for (int d = 0; d < D; d++) {
                     int to = ((b * G + g) * (PREFIX + SUFFIX) + j) * D + d;
-                    int p = (g * PREFIX + j) * D + d, s = ((b * G + g) * SUFFIX + j - PREFIX) * D + d;
+                    int p = (g * PREFIX + j) * D + d,
+                        s = ((b * G + g) * SUFFIX + j - PREFIX) * D + d;
                     whole_k[to] = j < PREFIX ? pk[p] : sk[s];
                     whole_v[to] = j < PREFIX ? pv[p] : sv[s];
                 }
     }
     attend_graph *g = attend_graph_new(ctx);
-    attend_tensor tq = attend_graph_input(g, "q", ATTEND_F32, ATTEND_SHAPE(SEQS, H, 1, D)), l1, l2, l3, lm;
+    attend_tensor tq = attend_graph_input(g, "q", ATTEND_F32, ATTEND_SHAPE(SEQS, H, 1, D)), l1, l2,
+                  l3, lm;
     attend_attention_opts opts, plain;
     attend_attention_opts_init(&opts);
     attend_attention_opts_init(&plain);
@@ -329,10 +335,13 @@ static void test_merge(attend_ctx *ctx, const char *device)
     attend_tensor o1 = attend_graph_attention(
         g, attend_graph_permute(g, tq, perm),
         attend_graph_const(g, "pk", ATTEND_F32, ATTEND_SHAPE(1, G, PREFIX, D), pk, sizeof pk),
-        attend_graph_const(g, "pv", ATTEND_F32, ATTEND_SHAPE(1, G, PREFIX, D), pv, sizeof pv), &plain, &l1);
+        attend_graph_const(g, "pv", ATTEND_F32, ATTEND_SHAPE(1, G, PREFIX, D), pv, sizeof pv),
+        &plain, &l1);
     attend_tensor o2 = attend_graph_attention(
-        g, tq, attend_graph_const(g, "sk", ATTEND_F32, ATTEND_SHAPE(SEQS, G, SUFFIX, D), sk, sizeof sk),
-        attend_graph_const(g, "sv", ATTEND_F32, ATTEND_SHAPE(SEQS, G, SUFFIX, D), sv, sizeof sv), &opts, &l2);
+        g, tq,
+        attend_graph_const(g, "sk", ATTEND_F32, ATTEND_SHAPE(SEQS, G, SUFFIX, D), sk, sizeof sk),
+        attend_graph_const(g, "sv", ATTEND_F32, ATTEND_SHAPE(SEQS, G, SUFFIX, D), sv, sizeof sv),
+        &opts, &l2);
     const int perm3[] = {2, 1, 0};
     attend_tensor om = attend_graph_merge(g, attend_graph_permute(g, o1, perm),
                                           attend_graph_permute(g, l1, perm3), o2, l2, &lm);
@@ -356,9 +365,12 @@ static void test_merge(attend_ctx *ctx, const char *device)
     if (attend_compile(g, &c, &plan) < 0 || attend_exec_new(plan, &x) < 0)
         bail("%s", attend_graph_error(g));
     const attend_binding b[] = {
-        {"q", q, sizeof q, NULL, 0},         {"used", used, sizeof used, NULL, 0},
-        {"all", all, sizeof all, NULL, 0},   {"o", o[0], sizeof o[0], NULL, 0},
-        {"want", o[1], sizeof o[1], NULL, 0}, {"lse", lse[0], sizeof lse[0], NULL, 0},
+        {"q",        q,      sizeof q,      NULL, 0},
+        {"used",     used,   sizeof used,   NULL, 0},
+        {"all",      all,    sizeof all,    NULL, 0},
+        {"o",        o[0],   sizeof o[0],   NULL, 0},
+        {"want",     o[1],   sizeof o[1],   NULL, 0},
+        {"lse",      lse[0], sizeof lse[0], NULL, 0},
         {"want_lse", lse[1], sizeof lse[1], NULL, 0},
     };
     double worst = 0;
@@ -368,7 +380,8 @@ static void test_merge(attend_ctx *ctx, const char *device)
         worst = fmax(worst, fabs((double)o[0][i] - (double)o[1][i]));
     for (int i = 0; i < SEQS * H; i++)
         worst = fmax(worst, fabs((double)lse[0][i] - (double)lse[1][i]) / 4);
-    ok(worst <= 40 * 0x1p-24 * 8, "%s: a shared prefix, merged, equals the whole, worst %.3g", device, worst);
+    ok(worst <= 40 * 0x1p-24 * 8, "%s: a shared prefix, merged, equals the whole, worst %.3g",
+       device, worst);
     attend_exec_free(x);
     attend_plan_free(plan);
     attend_graph_free(g);

@@ -221,7 +221,8 @@ static void test_maps(attend_bert *m, const char *device)
     is_int(attend_bert_maps(m, token, N, &kept, &maps, err, sizeof err), ATTEND_EINVAL, "too many");
     is_str(err, "maps of 8 x 3 cells, of 7 tokens", "is said");
     kept.mode = ATTEND_WEIGHTS_TOPK;
-    is_int(attend_bert_maps(m, token, N, &kept, &maps, err, sizeof err), ATTEND_EINVAL, "no others");
+    is_int(attend_bert_maps(m, token, N, &kept, &maps, err, sizeof err), ATTEND_EINVAL,
+           "no others");
 }
 
 /* The texts are in such an order that batches mix them; the last is cut to the limit. */

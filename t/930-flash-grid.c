@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* FlashAttention's own grid of lengths and head sizes under its own rule (tests/test_flash_attn.py): against
- * f64, the largest error is at most twice that of the plain unfused computation in the same type. */
+/* FlashAttention's own grid of lengths and head sizes under its own rule
+ * (tests/test_flash_attn.py): against f64, the largest error is at most twice that of the plain
+ * unfused computation in the same type. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -9,8 +10,18 @@
 #include "tap.h"
 
 static const int head_sizes[] = {32, 40, 59, 64, 80, 96, 111, 128, 160, 192, 224, 256};
-static const int lengths[][2] = {{1, 147},    {113, 203},  {128, 217},   {113, 211},   {108, 256}, {256, 512},
-                                 {512, 256},  {1024, 1024}, {1023, 1024}, {1024, 1023}};
+static const int lengths[][2] = {
+    {1,    147 },
+    {113,  203 },
+    {128,  217 },
+    {113,  211 },
+    {108,  256 },
+    {256,  512 },
+    {512,  256 },
+    {1024, 1024},
+    {1023, 1024},
+    {1024, 1023}
+};
 static const attend_type types[] = {ATTEND_F32, ATTEND_F16, ATTEND_BF16};
 
 static uint64_t state = 1;
@@ -41,7 +52,8 @@ struct problem {
     double *truth;
 };
 
-/* Row i: S and P are rounded to the type, as matrices of that type in memory are; double when `exact`. */
+/* Row i: S and P are rounded to the type, as matrices of that type in memory are; double when
+ * `exact`. */
 static void unfused_row(const struct problem *p, int i, double *truth, float *plain, double *w)
 {
     double top = -INFINITY, sum = 0;
@@ -103,10 +115,12 @@ static int run(attend_ctx *ctx, const char *device, const struct problem *p)
     attend_tensor v = attend_graph_input(g, "v", p->type, ATTEND_SHAPE(1, 1, p->nk, p->d));
     attend_graph_output(g, "o", attend_graph_attention(g, q, k, v, &o, NULL));
     int64_t size = (int64_t)attend_type_size(p->type);
-    const attend_binding b[] = {{"q", p->tq, size * p->nq * p->d, NULL, 0},
-                                {"k", p->tk, size * p->nk * p->d, NULL, 0},
-                                {"v", p->tv, size * p->nk * p->d, NULL, 0},
-                                {"o", p->o, 4 * (int64_t)p->nq * p->d, NULL, 0}};
+    const attend_binding b[] = {
+        {"q", p->tq, size * p->nq * p->d,       NULL, 0},
+        {"k", p->tk, size * p->nk * p->d,       NULL, 0},
+        {"v", p->tv, size * p->nk * p->d,       NULL, 0},
+        {"o", p->o,  4 * (int64_t)p->nq * p->d, NULL, 0}
+    };
     int status = attend_compile(g, &c, &plan);
     if (status == 0)
         status = attend_exec_new(plan, &x);
@@ -152,7 +166,8 @@ static void check(attend_ctx *ctx, struct problem *p)
         int status = run(ctx, info.name, p);
         double error = status == 0 ? worst(p, p->o) : (double)INFINITY;
         ok(error <= allowed, "%s %s q%d k%d d%d%s: %.3g, allowed %.3g", info.name,
-           attend_type_name(p->type), p->nq, p->nk, p->d, p->causal ? " causal" : "", error, allowed);
+           attend_type_name(p->type), p->nq, p->nk, p->d, p->causal ? " causal" : "", error,
+           allowed);
     }
     free(p->q), free(p->k), free(p->v), free(p->tq), free(p->tk), free(p->tv);
     free(p->plain), free(p->o), free(p->truth), free(w);

@@ -16,6 +16,11 @@ extern const char *const check_grid[];
  * wanted, and the command that replays it.  Returns whether all were good. */
 bool check_word(attend_ctx *ctx, const char *device, const char *word);
 
+/* Devices other than the CPU's own compile a program for each expression, in about a second. */
+bool check_compiles(const char *device);
+extern bool
+    check_leaves_out_compilers; /* check_word(NULL) passes those devices over: false at first */
+
 /* The bits of the outputs of a problem, as a hash; 0, and why on TAP, where it cannot run. */
 uint64_t check_hash(attend_ctx *ctx, const char *device, const char *word);
 

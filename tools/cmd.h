@@ -80,7 +80,8 @@ int cmd_context(const struct cmd_line *l, attend_ctx **ctx);
 int cmd_compile(const struct cmd_line *l, attend_graph *g, attend_plan **plan);
 /* The plan on stdout, as --json and --dot say. */
 int cmd_print_plan(const struct cmd_line *l, const attend_plan *plan);
-/* Element i of a file of integers, i8 to i64; uint16 is read as bf16, of which only the bits count. */
+/* Element i of a file of integers, i8 to i64; uint16 is read as bf16, of which only the bits count.
+ */
 int64_t cmd_integer_at(const attend_array *a, int64_t i);
 
 #endif

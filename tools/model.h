@@ -26,8 +26,8 @@ struct model {
 int model_open(struct model *m, const struct cmd_line *l);
 /* Options as the flags say, but for context and batch. */
 int model_opts(const struct model *m, attend_llama_opts *opts);
-/* Makes the model with a cache for --ctx tokens, or for the `need` tokens of `what` (0: as many as it
- * can) where that is not given; at most `batch` go through it at once. */
+/* Makes the model with a cache for --ctx tokens, or for the `need` tokens of `what` (0: as many as
+ * it can) where that is not given; at most `batch` go through it at once. */
 int model_make(struct model *m, const char *what, int64_t need, int64_t batch);
 /* As --temp, --top-k, --top-p and --seed say. */
 int model_sampler(const struct model *m, attend_sampler **sampler);

@@ -37,7 +37,8 @@ enum { SDPA_LETS = 8, SDPA_GRADS = 9 + SDPA_LETS };
 
 struct sdpa {
     const struct cmd_line *l;
-    int (*use)(void *arg, attend_exec *exec); /* instead of running once and writing files, or NULL */
+    int (*use)(void *arg,
+               attend_exec *exec); /* instead of running once and writing files, or NULL */
     void *arg;
     struct sdpa_let {
         char name[32], input[40]; /* in expressions, and in the graph */
@@ -52,14 +53,14 @@ struct sdpa {
         int64_t stride[4];  /* then of each axis of `shape` */
     } t[SDPA_TENSORS];
     struct sdpa_grad {
-        char *file, name[48];     /* PREFIX.dq.npy; and in the graph */
+        char *file, name[48]; /* PREFIX.dq.npy; and in the graph */
         attend_array a;
-        const int64_t *stride;    /* NULL: contiguous */
+        const int64_t *stride; /* NULL: contiguous */
     } grad[SDPA_GRADS];
     int ngrad;
     attend_attention_opts opts;
     attend_weights_opts weights;
-    char *index_file; /* W.idx.npy */
+    char *index_file;          /* W.idx.npy */
     attend_type type, kv_type; /* of the computation */
     bool bshd, packed, paged, additive;
     char *additive_files; /* the value of --additive, cut at its commas */
@@ -89,7 +90,8 @@ void sdpa_build_lets(attend_graph *g, const struct sdpa *s, attend_capture *capt
 int sdpa_make_outputs(struct sdpa *s);
 int sdpa_make_output(struct sdpa *s, int i, attend_type type, const attend_shape *shape);
 
-/* sdpa_grads.c: what --dout and --grads ask for; `of` are the tensors of the graph by SDPA_TENSORS. */
+/* sdpa_grads.c: what --dout and --grads ask for; `of` are the tensors of the graph by SDPA_TENSORS.
+ */
 int sdpa_check_grads(struct sdpa *s);
 int sdpa_build_grads(attend_graph *g, struct sdpa *s, attend_tensor out, const attend_tensor *of,
                      const attend_capture *lets);

@@ -38,4 +38,4 @@
 {"--grads", "PREFIX", "gradients go to PREFIX.dq.npy, .dk.npy, .dv.npy, .dmask.npy ...", NULL},
 {"--dropout", "P", "each weight is dropped with probability P, others are times 1/(1-P)", NULL},
 {"--seed", "N", "of dropout (0)", NULL},
-/* clang-format on */
+    /* clang-format on */
