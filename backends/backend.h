@@ -19,7 +19,8 @@ bool at_need(struct at_why *why, bool cond, const char *reason);
 struct at_row {
     const char *name;
     enum at_opcode op; /* or AT_ANY_OP */
-    /* May this row run s on its device, for every value in the ranges of the variant? */
+    /* May this row run s on its device, for every value in the ranges of the variant?  One for a
+     * precision that the plan was not asked for refuses without a word. */
     bool (*accepts)(const attend_plan *plan, const struct at_step *s, struct at_why *why);
     /* Once per plan and step: sets s->scratch, s->state, packs constants.  ATTEND_EUNSUPPORTED: the
      * row cannot after all, and the next is asked.  May be NULL. */

@@ -626,12 +626,24 @@ ATTEND_API int attend_kv_table(const attend_kv *kv, int seq, int32_t *row) ATTEN
 
 typedef struct attend_plan attend_plan;
 
+/* What a kernel may do to products, if it is faster: exact: nothing (they are of the stored types,
+ * and sums are f32); tf32: f32 operands rounded to 10 bits; int8: activations that meet quantised
+ * weights rounded to 8 bits for each 32 of a row; f16_p: attention's weights in f16.  A kernel may
+ * always do better.  The plan says which kernels do what. */
+typedef enum attend_precision {
+    ATTEND_EXACT = 0,
+    ATTEND_TF32 = 1,
+    ATTEND_INT8 = 2,
+    ATTEND_F16_P = 3
+} attend_precision;
+
 typedef struct attend_compile_opts {
     size_t size;
     const char *device; /* "auto", or a name as attend_device_get gives: "ref", "simd:avx2" */
     int deterministic;  /* 1: a row's bits depend neither on threads nor on the rows beside it;
                          * slower.  By  default what ATTEND_DETERMINISTIC says, else 0 */
     int fuse;           /* 1; 0 keeps composed attention as it was written, for comparison */
+    attend_precision precision; /* exact */
 } attend_compile_opts;
 ATTEND_API void attend_compile_opts_init(attend_compile_opts *opts);
 

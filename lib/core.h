@@ -588,10 +588,17 @@ struct at_variant {
 };
 enum { AT_ON_HOST = 1, AT_ON_DEVICE = 2 };
 
-/* Memory that prepare packs; freed with the plan. */
+/* Memory that prepare packs; freed with the plan.  Pieces lie in slabs, so that many small ones get
+ * large pages too. */
 struct at_packed {
     struct at_packed *next;
     void *data;
+    int tensor; /* the constant that it was made of, or -1 */
+    const struct at_row *row;
+};
+struct at_slab {
+    struct at_slab *next;
+    int64_t used, size; /* bytes; the first AT_ALIGN are this header */
 };
 
 struct attend_plan {
@@ -599,16 +606,22 @@ struct attend_plan {
     attend_graph *graph; /* a copy that is the plan's own; its tensors are the plan's */
     const struct at_device *device;
     bool deterministic;
+    attend_precision precision;
     struct at_variant variant[AT_MAX_VARIANTS];
     int nvariant;
     struct at_packed *packed;
     struct at_constant **constant; /* per tensor: on the device; NULL where there is none */
+    struct at_slab *slab;
 };
 /* The range of an extent of tensor t within a variant's row range. */
 struct at_range at_plan_range(const attend_plan *plan, struct at_range rows, int t, int axis);
 int at_place(attend_plan *plan, struct at_step *s, struct at_err *e);
 int at_memplan(attend_plan *plan, struct at_variant *v, struct at_err *e);
 void *at_plan_pack(attend_plan *plan, int64_t bytes);
+/* The same for what s->row makes of a constant alone, whichever variant comes first: *fresh says
+ * that it is still to be made. */
+void *at_plan_pack_once(attend_plan *plan, const struct at_step *s, int tensor, int64_t bytes,
+                        bool *fresh);
 const struct at_variant *at_plan_variant(const attend_plan *plan, int64_t rows);
 
 /* ---- exec.c

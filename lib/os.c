@@ -17,6 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__aarch64__) && defined(__linux__)
+#    include <sys/auxv.h>
+#endif
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -280,6 +283,15 @@ void at_os_sleep(int64_t ns)
 }
 
 /* ---- threads ---- */
+
+bool at_os_cpu_has_dot(void)
+{
+#if defined(__aarch64__) && defined(__linux__)
+    return (getauxval(AT_HWCAP) & 1ul << 20) != 0; /* ASIMDDP */
+#else
+    return false;
+#endif
+}
 
 int at_os_cpu_count(void)
 {

@@ -56,7 +56,8 @@ void at_os_sleep(int64_t ns);
 
 /* ---- threads ---- */
 
-int at_os_cpu_count(void); /* the CPUs that this process may run on, at least 1 */
+bool at_os_cpu_has_dot(void); /* an ARM with the dot products of bytes, that the system knows of */
+int at_os_cpu_count(void);    /* the CPUs that this process may run on, at least 1 */
 void at_os_cpu_name(char *name, size_t size); /* as the system calls the processor, or "" */
 
 struct at_os_thread;

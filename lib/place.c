@@ -31,6 +31,8 @@ static int first_row(attend_plan *plan, struct at_step *s, const struct at_devic
         s->row = *r;
         bool can = (*r)->accepts(plan, s, &why);
         int status = can ? prepare(plan, s, e) : 0;
+        if (!can && !why.text[0])
+            continue;
         if (can && status != ATTEND_EUNSUPPORTED)
             return status;
         at_str_add(refused, "%s%s: %s", refused->len ? "; " : "", (*r)->name,

@@ -26,18 +26,54 @@ struct at_range at_plan_range(const attend_plan *plan, struct at_range rows, int
     return (struct at_range){f->mul * r.min + f->add, f->mul * r.max + f->add};
 }
 
-void *at_plan_pack(attend_plan *plan, int64_t bytes)
+/* Room at the end of the newest slab, or of a new one, twice as large as the one before. */
+static void *from_slab(attend_plan *plan, int64_t bytes)
+{
+    const int64_t least = 4096, most = (int64_t)64 << 20;
+    struct at_slab *s = plan->slab;
+    if (bytes > INT64_MAX / 2)
+        return NULL;
+    bytes = at_round_up(bytes, AT_ALIGN);
+    if (!s || bytes > s->size - s->used) {
+        int64_t size = at_max(s ? at_min(2 * s->size, most) : least, bytes + AT_ALIGN);
+        s = at_alloc(plan->ctx, size);
+        if (!s)
+            return NULL;
+        *s = (struct at_slab){plan->slab, AT_ALIGN, size};
+        plan->slab = s;
+    }
+    void *p = (char *)s + s->used;
+    s->used += bytes;
+    return p;
+}
+
+static void *pack(attend_plan *plan, int tensor, const struct at_row *row, int64_t bytes)
 {
     struct at_packed *p = at_alloc(plan->ctx, sizeof *p);
-    void *data = at_alloc(plan->ctx, bytes);
-    if (!p || !data) {
+    void *data = p ? from_slab(plan, bytes) : NULL;
+    if (!data) {
         at_free(plan->ctx, p);
-        at_free(plan->ctx, data);
         return NULL;
     }
-    *p = (struct at_packed){plan->packed, data};
+    *p = (struct at_packed){plan->packed, data, tensor, row};
     plan->packed = p;
     return data;
+}
+
+void *at_plan_pack(attend_plan *plan, int64_t bytes)
+{
+    return pack(plan, -1, NULL, bytes);
+}
+
+void *at_plan_pack_once(attend_plan *plan, const struct at_step *s, int tensor, int64_t bytes,
+                        bool *fresh)
+{
+    *fresh = false;
+    for (const struct at_packed *p = plan->packed; p; p = p->next)
+        if (p->tensor == tensor && p->row == s->row)
+            return p->data;
+    *fresh = true;
+    return pack(plan, tensor, s->row, bytes);
 }
 
 const struct at_variant *at_plan_variant(const attend_plan *plan, int64_t rows)
@@ -146,6 +182,9 @@ static int make_plan(attend_graph *g, const attend_compile_opts *o, attend_plan 
 {
     if (at_validate(g) < 0)
         return g->err.status;
+    if ((unsigned)o->precision > ATTEND_F16_P)
+        return at_fail(&g->err, ATTEND_EINVAL, "the precision is %d, want 0 to 3",
+                       (int)o->precision);
     const struct at_device *device = at_device_find(g->ctx, o->device, &g->err);
     if (!device)
         return g->err.status;
@@ -154,6 +193,7 @@ static int make_plan(attend_graph *g, const attend_compile_opts *o, attend_plan 
         plan->ctx = g->ctx;
         plan->device = device;
         plan->deterministic = o->deterministic != 0;
+        plan->precision = o->precision;
         plan->graph = at_graph_copy(g);
     }
     int status = plan && plan->graph ? compile(plan, o->fuse != 0, &g->err)
@@ -198,8 +238,11 @@ void attend_plan_free(attend_plan *plan)
     at_constants_drop(plan);
     for (struct at_packed *p = plan->packed, *next; p; p = next) {
         next = p->next;
-        at_free(plan->ctx, p->data);
         at_free(plan->ctx, p);
+    }
+    for (struct at_slab *slab = plan->slab, *next; slab; slab = next) {
+        next = slab->next;
+        at_free(plan->ctx, slab);
     }
     attend_graph_free(plan->graph);
     at_free(plan->ctx, plan);

@@ -396,6 +396,7 @@ static int compile(struct build *b, attend_plan **plan)
     attend_compile_opts opts;
     attend_compile_opts_init(&opts);
     opts.device = b->opts.device;
+    opts.precision = b->opts.precision;
     if (b->status == 0 && attend_compile(b->g, &opts, plan) < 0)
         REFUSE(b, attend_graph_status(b->g), "%s", attend_graph_error(b->g));
     return b->status;

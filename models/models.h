@@ -212,8 +212,9 @@ typedef struct attend_llama_opts {
     int64_t context;    /* 0: all that the model was trained for; tokens that the cache holds */
     int64_t batch;      /* 512: tokens that go through the graph at once, at most */
     attend_type kv; /* f32; or f16, bf16, q8_0, q4_0 or f8 (without scales): type of the cache */
-    int composed;   /* 1: attention is written as matrix products around a softmax, which
-                       compilation makes the same plan of; for comparison */
+    attend_precision precision; /* exact; int8: activations that meet quantised weights in 8 bits */
+    int composed; /* 1: attention is written as matrix products around a softmax, which
+                     compilation makes the same plan of; for comparison */
     /* Called while weights are checked; NULL: not. */
     void (*progress)(void *arg, int64_t layers_done, int64_t layers);
     void *progress_arg;

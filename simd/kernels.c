@@ -19,6 +19,7 @@
 #include "k_dots.h"
 #include "k_grad.h"
 #include "k_expr.h"
+#include "k_quant.h"
 #include "k_gemm.h"
 #include "k_probe.h"
 #include "k_rows.h"
@@ -35,6 +36,7 @@ const struct at_simd AT_SIMD_TABLE = {
     .dots_rows = DOTS_ROWS,
     .dots_keys = DOTS_KEYS,
     .few_rows = DOTS_ROWS,
+    .packed_rows = PACKED_ROWS,
     .pack_q = pack_q,
     .pack_k = pack_k,
     .pack_v = pack_v,
@@ -66,6 +68,8 @@ const struct at_simd AT_SIMD_TABLE = {
     .dots_merge = dots_merge,
     .dots_finish = dots_finish,
     .matmul = matmul,
+    .pack_weights = pack_weights,
+    .pack_acts = pack_acts,
     .convert = convert,
     .add = add,
     .mul = mul,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../lib/env.h"
+#include "../lib/os.h"
 
 #if defined(__x86_64__)
 #    include <cpuid.h>
@@ -56,6 +57,27 @@ static const char *lacks_avx512(void)
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & need) != need)
         return "the CPU lacks AVX-512 F, BW, DQ or VL";
     return (saved_state() & 0xe6) == 0xe6 ? NULL : "the system does not save AVX-512 registers";
+}
+
+static int has_dot(const struct at_simd *t)
+{
+    uint32_t a, b, c, d;
+#    ifdef HAVE_SIMD_AVX512
+    if (t == &at_simd_avx512)
+        return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & 1u << 11); /* AVX512_VNNI */
+#    endif
+#    ifdef HAVE_SIMD_AVX2
+    if (t == &at_simd_avx2)
+        return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4); /* AVX-VNNI */
+#    endif
+    return (void)t, 0;
+}
+
+#else
+
+static int has_dot(const struct at_simd *t)
+{
+    return !strcmp(t->name, "neon") && at_os_cpu_has_dot();
 }
 
 #endif
@@ -134,7 +156,26 @@ const struct at_simd *at_simd_best(void)
 int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *mm)
 {
     int few = mm->m < t->few_rows ? (int)mm->m : t->few_rows;
-    if ((mm->m <= t->few_rows || mm->one_form) && !mm->b_is_kn && !mm->a_is_km)
+    if (at_simd_wants_acts(t, mm))
+        return 0;
+    if ((mm->m <= t->few_rows || mm->one_form) && !mm->b_is_kn && !mm->a_is_km && !mm->b_packed)
         return at_simd_dots_q_floats(few, mm->k) + at_simd_dots_block_floats(t, few);
     return (1024 + 256) * 256 + (mm->c_type == AT_ELEM_F32 ? 0 : mm->m * 256);
+}
+
+/* Whole groups of rows, of blocks with four bytes of scales (k_quant.h). */
+int64_t at_simd_weights_bytes(const struct at_simd *t, enum at_elem type, int64_t n, int64_t k)
+{
+    return at_simd_round(n, t->vl) * ((k + 31) / 32) * (4 + (type == AT_ELEM_Q8_0 ? 32 : 16));
+}
+
+int64_t at_simd_acts_bytes(const struct at_matmul *mm)
+{
+    int64_t block = mm->int8 ? 32 + 3 * 4 : 32 * 4 + 4;
+    return at_simd_round(mm->m * ((mm->k + 31) / 32) * block, 64);
+}
+
+enum at_int8 at_simd_int8(const struct at_simd *t)
+{
+    return has_dot(t) ? AT_INT8_DOT : AT_INT8;
 }

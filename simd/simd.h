@@ -79,17 +79,25 @@ struct at_rows {
 /* c[m][n] = a[m][k] * b.  b is [n][k] (weights; any type) or, if b_is_kn, [k][n] (not quantised).
  * a and c are f32, f16 or bf16.  Sums are f32, in the order of k.  Where m <= few_rows the
  * dot-product form is used (b must then be [n][k], a [m][k]); it depends on m of the whole problem,
- * not on the part.  With one_form it is used for any m. */
+ * not on the part.  With one_form it is used for any m.
+ *
+ * b_packed: b is what pack_weights made of quantised [n][k]; parts of c begin at columns that are
+ * multiples of 32.  Where at_simd_wants_acts, x is what pack_acts made of all of a (which is not
+ * read otherwise).  int8: a is rounded to -127 .. 127 times a scale for each 32 of a row, and
+ * products are integers. */
+enum at_int8 { AT_INT8_NO, AT_INT8, AT_INT8_DOT };
 struct at_matmul {
     const void *a, *b;
     void *c;
     int64_t a_stride, b_stride, c_stride;
     int64_t m, n, k;
     enum at_elem a_type, b_type, c_type;
-    int b_is_kn;
+    int b_is_kn, b_packed;
     int one_form; /* a row of c has the same bits whatever m is: by dot products wherever they can
                      be */
     int a_is_km;  /* a is [k][m]: the transpose of rows */
+    enum at_int8 int8; /* DOT: by instructions that the CPU must have (at_simd_int8) */
+    void *x;
 };
 
 /* Rows of about as many floats as a key, which are read or written next. */
@@ -126,6 +134,7 @@ struct at_simd {
     int dots_rows;      /* most rows of the dots shape */
     int dots_keys;      /* most keys of a score block of the dots shape */
     int few_rows;       /* matmul: at most this many rows go through the dot-product form */
+    int packed_rows;    /* matmul, b_packed: at most this many go past packed weights as they are */
 
     /* ---- attention, panel shape ---- */
 
@@ -236,6 +245,10 @@ struct at_simd {
     /* Rows [i0, i1) and columns [n0, n1) of c.  scratch: at_simd_matmul_floats(table, mm). */
     void (*matmul)(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
                    float *scratch);
+    /* Quantised rows to dst, 64-byte aligned, of at_simd_weights_bytes. */
+    void (*pack_weights)(void *dst, const struct at_rows *w);
+    /* Rows [i0, i1) of a to mm->x. */
+    void (*pack_acts)(const struct at_matmul *mm, int64_t i0, int64_t i1);
 
     /* ---- rows of n elements; y may be x (or a, b) ---- */
 
@@ -336,6 +349,16 @@ static inline int64_t at_simd_dots_block_floats(const struct at_simd *t, int n)
 }
 /* Scratch of matmul, for any part of mm. */
 int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *mm);
+/* Bytes of packed weights [n][k]. */
+int64_t at_simd_weights_bytes(const struct at_simd *t, enum at_elem type, int64_t n, int64_t k);
+/* Is mm, with b_packed, of packed activations; and their bytes. */
+static inline int at_simd_wants_acts(const struct at_simd *t, const struct at_matmul *mm)
+{
+    return mm->b_packed && (mm->int8 || mm->one_form || mm->m <= t->packed_rows);
+}
+int64_t at_simd_acts_bytes(const struct at_matmul *mm);
+/* The best way of integer products that this CPU has for the code of t. */
+enum at_int8 at_simd_int8(const struct at_simd *t);
 
 /* ---- the list of instruction sets (select.c) ---- */
 

@@ -232,4 +232,77 @@ INLINE void vprefetch(const void *p)
     _mm_prefetch((const char *)p, _MM_HINT_T0);
 }
 
+/* ---- integers ---- */
+
+#define FEW 3
+#define INT_FEW 4
+#define NIBBLE_ONE 0x1p24f
+#define BYTE_ONE 0x1p24f /* a byte is left at the top of its lane */
+#define VQ_HAS_DOT
+
+typedef __m256i VQ;
+
+INLINE VQ vq_load(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+INLINE VQ vq_set(int32_t x)
+{
+    return _mm256_set1_epi32(x);
+}
+INLINE VQ vq_set_bytes(const int8_t *p)
+{
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return vq_set(x);
+}
+INLINE VQ vq_low(VQ a)
+{
+    return _mm256_and_si256(a, _mm256_set1_epi8(15));
+}
+INLINE VQ vq_high(VQ a)
+{
+    return vq_low(_mm256_srli_epi16(a, 4));
+}
+INLINE V vq_float(VQ a)
+{
+    return _mm256_cvtepi32_ps(a);
+}
+INLINE V vq_byte(VQ a, int j)
+{
+    const int32_t from = j << 24 | 0x808080, next = 4 << 24;
+    __m256i to = _mm256_setr_epi32(from, from + next, from + 2 * next, from + 3 * next, from,
+                                   from + next, from + 2 * next, from + 3 * next);
+    return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(a, to));
+}
+INLINE V vq_nibble(VQ a, int j)
+{
+    VQ n = _mm256_sub_epi8(j % 2 ? vq_high(a) : vq_low(a), _mm256_set1_epi8(8));
+    return vq_byte(n, j / 2);
+}
+INLINE int vq_bias(int dot)
+{
+    return dot ? 128 : 0;
+}
+INLINE VQ add_pairs(VQ sum, __m256i pairs)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+/* By its name to the assembler: the rest of this code runs without it. */
+INLINE VQ vnni(VQ sum, VQ a, VQ b)
+{
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+    return sum;
+}
+INLINE VQ vq_dot_u4(VQ sum, VQ a, VQ b, int dot)
+{
+    return dot ? vnni(sum, a, b) : add_pairs(sum, _mm256_maddubs_epi16(a, b));
+}
+INLINE VQ vq_dot_s8(VQ sum, VQ a, VQ b, int dot)
+{
+    if (dot)
+        return vnni(sum, _mm256_xor_si256(a, _mm256_set1_epi8(-128)), b);
+    return add_pairs(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a)));
+}
+
 #endif

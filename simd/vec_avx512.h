@@ -241,4 +241,77 @@ INLINE void vprefetch(const void *p)
     _mm_prefetch((const char *)p, _MM_HINT_T0);
 }
 
+/* ---- integers ---- */
+
+#define FEW 8
+#define INT_FEW 12
+#define NIBBLE_ONE 1.0f
+#define BYTE_ONE 0x1p24f /* a byte is left at the top of its lane */
+#define VQ_HAS_DOT
+
+typedef __m512i VQ;
+
+INLINE VQ vq_load(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+INLINE VQ vq_set(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+INLINE VQ vq_set_bytes(const int8_t *p)
+{
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return vq_set(x);
+}
+INLINE VQ vq_low(VQ a)
+{
+    return _mm512_and_si512(a, _mm512_set1_epi8(15));
+}
+INLINE VQ vq_high(VQ a)
+{
+    return vq_low(_mm512_srli_epi16(a, 4));
+}
+INLINE V vq_float(VQ a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+INLINE V vq_nibble(VQ a, int j) /* looks its value up: the permutation reads four bits of a lane */
+{
+    V values = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm512_permutexvar_ps(j ? _mm512_srli_epi32(a, (unsigned)(4 * j)) : a, values);
+}
+INLINE V vq_byte(VQ a, int j)
+{
+    __m512i to = _mm512_add_epi32(_mm512_set1_epi32(j << 24 | 0x808080),
+                                  _mm512_setr4_epi32(0, 4 << 24, 8 << 24, 12 << 24));
+    return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(a, to));
+}
+INLINE int vq_bias(int dot)
+{
+    return dot ? 128 : 0;
+}
+INLINE VQ add_pairs(VQ sum, __m512i pairs)
+{
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+/* By its name to the assembler: the rest of this code runs without it. */
+INLINE VQ vnni(VQ sum, VQ a, VQ b)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+}
+INLINE VQ vq_dot_u4(VQ sum, VQ a, VQ b, int dot)
+{
+    return dot ? vnni(sum, a, b) : add_pairs(sum, _mm512_maddubs_epi16(a, b));
+}
+INLINE VQ vq_dot_s8(VQ sum, VQ a, VQ b, int dot)
+{
+    if (dot)
+        return vnni(sum, _mm512_xor_si512(a, _mm512_set1_epi8(-128)), b);
+    b = _mm512_mask_sub_epi8(b, _mm512_movepi8_mask(a), _mm512_setzero_si512(), b);
+    return add_pairs(sum, _mm512_maddubs_epi16(_mm512_abs_epi8(a), b));
+}
+
 #endif

@@ -207,4 +207,79 @@ INLINE void vprefetch(const void *p)
     __builtin_prefetch(p);
 }
 
+/* ---- integers ---- */
+
+#define FEW 6
+#define INT_FEW 6
+#define NIBBLE_ONE 0x1p24f
+#define BYTE_ONE 0x1p24f /* a byte is left at the top of its lane */
+#define VQ_HAS_DOT
+
+typedef int32x4_t VQ;
+
+INLINE int8x16_t as_bytes(VQ a)
+{
+    return vreinterpretq_s8_s32(a);
+}
+INLINE VQ vq_load(const void *p)
+{
+    return vreinterpretq_s32_u8(vld1q_u8(p));
+}
+INLINE VQ vq_set(int32_t x)
+{
+    return vdupq_n_s32(x);
+}
+INLINE VQ vq_set_bytes(const int8_t *p)
+{
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return vq_set(x);
+}
+INLINE VQ vq_low(VQ a)
+{
+    return vreinterpretq_s32_s8(vandq_s8(as_bytes(a), vdupq_n_s8(15)));
+}
+INLINE VQ vq_high(VQ a)
+{
+    return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(a), 4));
+}
+INLINE V vq_float(VQ a)
+{
+    return vcvtq_f32_s32(a);
+}
+INLINE V vq_byte(VQ a, int j)
+{
+    const uint32_t from = (uint32_t)j << 24 | 0xffffff; /* past the table: 0 */
+    const uint32_t to[4] = {from, from + (4u << 24), from + (8u << 24), from + (12u << 24)};
+    return vcvtq_f32_s32(
+        vreinterpretq_s32_s8(vqtbl1q_s8(as_bytes(a), vreinterpretq_u8_u32(vld1q_u32(to)))));
+}
+INLINE V vq_nibble(VQ a, int j)
+{
+    int8x16_t n = as_bytes(j % 2 ? vq_high(a) : vq_low(a));
+    return vq_byte(vreinterpretq_s32_s8(vsubq_s8(n, vdupq_n_s8(8))), j / 2);
+}
+INLINE int vq_bias(int dot)
+{
+    (void)dot;
+    return 0;
+}
+/* By its name to the assembler: the rest of this code runs without it. */
+INLINE VQ vq_dot_s8(VQ sum, VQ a, VQ b, int dot)
+{
+    if (dot) {
+        __asm__(".arch_extension dotprod\n\tsdot %0.4s, %1.16b, %2.16b"
+                : "+w"(sum)
+                : "w"(a), "w"(b));
+        return sum;
+    }
+    int16x8_t low = vmull_s8(vget_low_s8(as_bytes(a)), vget_low_s8(as_bytes(b)));
+    int16x8_t high = vmull_high_s8(as_bytes(a), as_bytes(b));
+    return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+}
+INLINE VQ vq_dot_u4(VQ sum, VQ a, VQ b, int dot)
+{
+    return vq_dot_s8(sum, a, b, dot);
+}
+
 #endif

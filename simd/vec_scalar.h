@@ -209,4 +209,70 @@ INLINE void vprefetch(const void *p)
     __builtin_prefetch(p);
 }
 
+/* ---- integers: a lane is 32 bits, or four bytes, or eight nibbles, the lowest first ---- */
+
+#define FEW 3     /* rows of activations at once with packed weights: 3 FEW sums */
+#define INT_FEW 4 /* with integer products: 2 INT_FEW sums */
+#define NIBBLE_ONE 1.0f
+#define BYTE_ONE 1.0f
+
+typedef VI VQ;
+
+INLINE VQ vq_load(const void *p)
+{
+    VQ q;
+    memcpy(&q, p, sizeof q);
+    return q;
+}
+INLINE VQ vq_set(int32_t x)
+{
+    return (VQ){x, x, x, x};
+}
+INLINE VQ vq_set_bytes(const int8_t *p) /* four bytes in every lane */
+{
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return vq_set(x);
+}
+INLINE VQ vq_low(VQ a) /* the low, the high nibble of each byte */
+{
+    return a & 0x0f0f0f0f;
+}
+INLINE VQ vq_high(VQ a)
+{
+    return (a >> 4) & 0x0f0f0f0f;
+}
+INLINE V vq_float(VQ a)
+{
+    return (V){(float)a[0], (float)a[1], (float)a[2], (float)a[3]};
+}
+INLINE V vq_nibble(VQ a, int j) /* nibble j, less 8, times NIBBLE_ONE */
+{
+    return vq_float(((a >> (4 * j)) & 15) - 8);
+}
+INLINE V vq_byte(VQ a, int j) /* byte j, signed, times BYTE_ONE */
+{
+    return vq_float((VQ)((a << (24 - 8 * j)) & (int32_t)0xff000000) >> 24);
+}
+/* sum + the products of the four bytes of a with those of b, which are -127 .. 127.  u4: a is 0 ..
+ * 15; s8: a is signed, and vq_bias is added to it first.  dot: 1 where the CPU has an instruction
+ * for it (VQ_HAS_DOT: there is such code). */
+INLINE int vq_bias(int dot)
+{
+    (void)dot;
+    return 0;
+}
+INLINE VQ vq_dot_s8(VQ sum, VQ a, VQ b, int dot)
+{
+    (void)dot;
+    for (int l = 0; l < VL; l++)
+        for (int j = 0; j < 32; j += 8)
+            sum[l] += (int8_t)(a[l] >> j) * (int8_t)(b[l] >> j);
+    return sum;
+}
+INLINE VQ vq_dot_u4(VQ sum, VQ a, VQ b, int dot)
+{
+    return vq_dot_s8(sum, a, b, dot);
+}
+
 #endif

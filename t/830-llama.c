@@ -210,6 +210,40 @@ static void test_cache(void)
     free(exact);
 }
 
+/* ---- activations in 8 bits ---- */
+
+/* An activation is off by half of 1/127 of the largest of its 32; a logit is a sum of many such
+ * errors with either sign, and two layers pass them on. */
+static void test_int8(attend_type type)
+{
+    struct gen_model m;
+    gen_model_init(&m);
+    m.type = type;
+    attend_llama_opts opts = on("ref");
+    float *exact = logits_of(&m, &opts, TOKENS);
+    opts = on("simd");
+    opts.precision = ATTEND_INT8;
+    float *batch = logits_of(&m, &opts, TOKENS), *step = logits_of(&m, &opts, 1);
+    double d = distance(batch, exact);
+    ok(d > 1e-5 && d <= 0.05, "%s: 8 bits change logits by %.2g", attend_type_name(type), d);
+    d = distance(step, exact);
+    ok(d <= 0.05, "token by token, too: %.2g", d);
+    struct tiny t = make_tiny(&m, &opts);
+    char *text = need(attend_plan_describe(attend_llama_plan(t.llama), ATTEND_TEXT));
+    ok(strstr(text, "/gemm-int8 ") != NULL, "the plan tells of it");
+    attend_free(text);
+    close_tiny(&t);
+    opts.precision = ATTEND_EXACT;
+    t = make_tiny(&m, &opts);
+    text = need(attend_plan_describe(attend_llama_plan(t.llama), ATTEND_TEXT));
+    ok(strstr(text, "/gemm ") && !strstr(text, "int8"), "and is exact if not asked otherwise");
+    attend_free(text);
+    close_tiny(&t);
+    free(exact);
+    free(batch);
+    free(step);
+}
+
 /* ---- composed attention ---- */
 
 /* A plan without what it says of fusions. */
@@ -474,6 +508,8 @@ int main(void)
         bail("no context");
     test_models();
     test_factors();
+    test_int8(ATTEND_Q4_1);
+    test_int8(ATTEND_Q8_0);
     test_cache();
     test_composed(2, "auto");
     test_composed(4, "auto");

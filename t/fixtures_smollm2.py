@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Runs the reference cases of $ATTEND_FIXTURES/smollm2 on the model $ATTEND_MODEL: logits compared by
 the check_case.py that lies beside them, in one batch and token by token, with keys and values in f32,
-f16 and q8_0; and greedy text."""
+f16 and q8_0, and with activations in 8 bits; and greedy text."""
 import json
 import os
 import subprocess
@@ -22,6 +22,7 @@ WAYS = [  # flags, and how close that has to be
     (["--kv", "f16"], "fp16kv"),
     (["--kv", "f16", "--step"], "fp16kv"),
     (["--kv", "q8_0"], "int8"),
+    (["--precision", "int8"], "int8"),
 ]
 SHORT = "p1_chat_capital"  # the one that the reference runs in the quick suite
 

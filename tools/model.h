@@ -19,7 +19,8 @@ struct model {
 #define MODEL_FLAGS                                                                                \
     {"-m",    "MODEL.gguf",   "the model", NULL},                                                  \
     {"--ctx", "N",            "tokens that the cache of keys and values holds", NULL},             \
-    {"--kv",  "TYPE",         "keys and values in the cache: f32, f16, bf16, q8_0, q4_0, fp8 (f32)", NULL}
+    {"--kv",  "TYPE",         "keys and values in the cache: f32, f16, bf16, q8_0, q4_0, fp8 (f32)", NULL}, \
+    {"--precision", "exact|int8", "int8: activations in 8 bits meet quantised weights (exact)", NULL}
 /* clang-format on */
 
 /* Opens the file of -m.  What was opened, even if that failed, is closed by model_close. */
