@@ -70,7 +70,7 @@ static void check(const struct at_simd *t, const struct size *s, enum at_elem at
             float got;
             for (int64_t x = 0; x < s->k; x++) {
                 double ab = (double)af[km ? x * s->m + i : i * s->k + x] *
-                            bf[kn ? x * s->n + j : j * s->k + x];
+                            (double)bf[kn ? x * s->n + j : j * s->k + x];
                 sum += ab;
                 sizes_sum += fabs(ab);
             }

@@ -206,19 +206,20 @@ static void write_date(uint64_t *state, bool test, char *from, char *to)
         day = 1 + (int)(uniform(state) * 28);
     } while ((mix((uint64_t)(year * 400 + month * 31 + day)) % 8 == 0) != test);
     const char *name = months[month];
+    unsigned d = (unsigned)day % 100, m = (unsigned)(month + 1) % 100, y = (unsigned)year % 10000;
     if (form == 0)
-        snprintf(from, IN + 1, "%d %s %d", day, name, year);
+        snprintf(from, IN + 1, "%u %s %u", d, name, y);
     else if (form == 1)
-        snprintf(from, IN + 1, "%s %d, %d", name, day, year);
+        snprintf(from, IN + 1, "%s %u, %u", name, d, y);
     else if (form == 2)
-        snprintf(from, IN + 1, "%d %.3s %d", day, name, year);
+        snprintf(from, IN + 1, "%u %.3s %u", d, name, y);
     else if (form == 3)
-        snprintf(from, IN + 1, "%02d.%02d.%d", day, month + 1, year);
+        snprintf(from, IN + 1, "%02u.%02u.%u", d, m, y);
     else if (form == 4)
-        snprintf(from, IN + 1, "%02d/%02d/%d", month + 1, day, year);
+        snprintf(from, IN + 1, "%02u/%02u/%u", m, d, y);
     else
-        snprintf(from, IN + 1, "%.3s %d %d", name, day, year);
-    snprintf(to, OUT, "%d-%02d-%02d", year, month + 1, day);
+        snprintf(from, IN + 1, "%.3s %u %u", name, d, y);
+    snprintf(to, OUT, "%u-%02u-%02u", y, m, d);
 }
 
 static int32_t in[TESTS * IN], used[TESTS], out[TESTS * OUT], want[TESTS * OUT];
