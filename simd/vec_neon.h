@@ -268,7 +268,7 @@ INLINE int vq_bias(int dot)
 INLINE VQ vq_dot_s8(VQ sum, VQ a, VQ b, int dot)
 {
     if (dot) {
-        __asm__(".arch_extension dotprod\n\tsdot %0.4s, %1.16b, %2.16b"
+        __asm__(".arch armv8.2-a+dotprod\n\tsdot %0.4s, %1.16b, %2.16b"
                 : "+w"(sum)
                 : "w"(a), "w"(b));
         return sum;
