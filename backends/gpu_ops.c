@@ -114,14 +114,29 @@ static int prepare_ops(attend_plan *plan, struct at_step *s, const char *name, s
     return prepare_bytes(plan, s, name, sizeof(struct at_gpu_kernels), e);
 }
 
-static int prepare_map(attend_plan *plan, struct at_step *s, struct at_err *e)
+/* The kernel that has the row's name. */
+static int prepare_named(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
-    return prepare_ops(plan, s, "map", e);
+    return prepare_ops(plan, s, s->row->name, e);
 }
 
 static void *kernel_of(const struct at_step *s)
 {
     return ((const struct at_gpu_kernels *)s->packed)->kernel[0];
+}
+
+/* Of groups along one axis, as many as the caller says. */
+static struct at_gpu_launch launch_of(const struct at_step *s, const void *args, size_t bytes,
+                                      int nbuffer)
+{
+    return (struct at_gpu_launch){
+        .kernel = kernel_of(s),
+        .args = args,
+        .bytes = bytes,
+        .nbuffer = nbuffer,
+        .groups = {0, 1, 1},
+        .items = items_of(s)
+    };
 }
 
 static void fill_map(struct at_k_map *a, struct at_gpu_launch *l, const struct attend_exec *x,
@@ -227,19 +242,13 @@ static bool accepts_rows(const attend_plan *plan, const struct at_step *s, struc
     return at_need(why, fine && floating(tensor(plan, s->out[0])->type), "not rows of floats");
 }
 
-static int prepare_rows(attend_plan *plan, struct at_step *s, struct at_err *e)
-{
-    return prepare_ops(plan, s, "rows", e);
-}
-
 static int run_rows(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_rows a = {.op = s->op == AT_SOFTMAX    ? 0
                                 : s->op == AT_RMS_NORM ? 1
                                                        : 2,
                           .eps = s->op == AT_SOFTMAX ? 0 : s->p->norm.eps};
-    struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 4, .items = items_of(s)};
+    struct at_gpu_launch l = launch_of(s, &a, sizeof a, 4);
     const struct at_view *out = at_result(x, s), *in = at_arg(x, s, 0);
     extents(out, a.n);
     strides(out, out, a.stride[0]);
@@ -257,7 +266,6 @@ static int run_rows(struct attend_exec *x, const struct at_step *s)
         a.step[k - 1] = v->shape[0] == 1 ? 0 : v->stride[0];
     }
     l.groups[0] = a.n[5] ? row_count(a.n) : 0;
-    l.groups[1] = l.groups[2] = 1;
     return at_gpu_run(x, s, &l);
 }
 
@@ -313,8 +321,7 @@ static int run_rope(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_pick a = {.half_pairs = s->p->rope.pairing == ATTEND_ROPE_HALF,
                           .dims = (at_i32)s->p->rope.dims};
-    struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 5, .items = items_of(s)};
+    struct at_gpu_launch l = launch_of(s, &a, sizeof a, 5);
     const struct at_view *out = at_result(x, s), *in = at_arg(x, s, 0), *pos = at_arg(x, s, 1),
                          *factors = at_in(x, s, 2);
     for (int d = 0; d < 4; d++) {
@@ -337,7 +344,6 @@ static int run_rope(struct attend_exec *x, const struct at_step *s)
     l.buffer[4] = x->transfer->work;
     a.limit = x->variant->shared_work + s->work_offset;
     l.groups[0] = a.n[0] * a.n[1] * a.n[2];
-    l.groups[1] = l.groups[2] = 1;
     return at_gpu_run(x, s, &l);
 }
 
@@ -353,16 +359,10 @@ static bool accepts_gather(const attend_plan *plan, const struct at_step *s, str
                    "not contiguous rows of a floating or quantised type");
 }
 
-static int prepare_gather(attend_plan *plan, struct at_step *s, struct at_err *e)
-{
-    return prepare_ops(plan, s, "gather", e);
-}
-
 static int run_gather(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_pick a = {.step = at_gpu_step(x, s)};
-    struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 4, .items = items_of(s)};
+    struct at_gpu_launch l = launch_of(s, &a, sizeof a, 4);
     const struct at_view *table = at_arg(x, s, 0), *index = at_arg(x, s, 1), *out = at_result(x, s);
     extents(index, a.index_n);
     strides(index, index, a.index_stride);
@@ -378,7 +378,6 @@ static int run_gather(struct attend_exec *x, const struct at_step *s)
     l.buffer[2] = at_gpu_buffer(x, s->in[1], &a.index_at);
     l.buffer[3] = at_gpu_status(x);
     l.groups[0] = a.n[3] ? row_count(a.out_n) : 0;
-    l.groups[1] = l.groups[2] = 1;
     return at_gpu_run(x, s, &l);
 }
 
@@ -391,16 +390,10 @@ static bool accepts_append(const attend_plan *plan, const struct at_step *s, str
                    "a type that it does not store");
 }
 
-static int prepare_append(attend_plan *plan, struct at_step *s, struct at_err *e)
-{
-    return prepare_ops(plan, s, "append", e);
-}
-
 static int run_append(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_pick a = {.step = at_gpu_step(x, s)};
-    struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 5, .items = items_of(s)};
+    struct at_gpu_launch l = launch_of(s, &a, sizeof a, 5);
     const struct at_view *pool = at_result(x, s), *rows = at_arg(x, s, 1), *slots = at_arg(x, s, 2),
                          *scale = at_in(x, s, 3);
     for (int d = 0; d < 4; d++) {
@@ -425,7 +418,6 @@ static int run_append(struct attend_exec *x, const struct at_step *s)
     }
     l.buffer[4] = at_gpu_status(x);
     l.groups[0] = a.n[0] * a.n[1] * a.n[2];
-    l.groups[1] = l.groups[2] = 1;
     return at_gpu_run(x, s, &l);
 }
 
@@ -437,11 +429,6 @@ static bool accepts_merge(const attend_plan *plan, const struct at_step *s, stru
     (void)s;
     (void)why;
     return true;
-}
-
-static int prepare_merge(attend_plan *plan, struct at_step *s, struct at_err *e)
-{
-    return prepare_ops(plan, s, "merge", e);
 }
 
 static void merge_views(struct at_k_merge *a, struct at_gpu_launch *l, const struct attend_exec *x,
@@ -462,14 +449,12 @@ static void merge_views(struct at_k_merge *a, struct at_gpu_launch *l, const str
 static int run_merge(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_merge a = {.has_lse = at_out(x, s, 1) != NULL};
-    struct at_gpu_launch l = {
-        .kernel = kernel_of(s), .args = &a, .bytes = sizeof a, .nbuffer = 6, .items = items_of(s)};
+    struct at_gpu_launch l = launch_of(s, &a, sizeof a, 6);
     extents(at_result(x, s), a.n);
     merge_views(&a, &l, x, 0, s->out[0], s->nout > 1 ? s->out[1] : -1);
     merge_views(&a, &l, x, 1, s->in[0], s->in[1]);
     merge_views(&a, &l, x, 2, s->in[2], s->in[3]);
     l.groups[0] = row_count(a.n);
-    l.groups[1] = l.groups[2] = 1;
     return at_gpu_run(x, s, &l);
 }
 
@@ -577,7 +562,8 @@ static int run_matvec(struct attend_exec *x, const struct at_step *s)
 
 /* ---- the rows ---- */
 
-#define MAP(op, row) const struct at_row row = {"map", op, accepts_map, prepare_map, NULL, run_map}
+#define MAP(op, row)                                                                               \
+    const struct at_row row = {"map", op, accepts_map, prepare_named, NULL, run_map}
 MAP(AT_ADD, at_gpu_add);
 MAP(AT_MUL, at_gpu_mul);
 MAP(AT_SCALE, at_gpu_scale);
@@ -592,7 +578,7 @@ MAP(AT_RELU, at_gpu_relu);
 MAP(AT_ERF, at_gpu_erf);
 MAP(AT_POW, at_gpu_pow);
 #define ROWS(op, row)                                                                              \
-    const struct at_row row = {"rows", op, accepts_rows, prepare_rows, NULL, run_rows}
+    const struct at_row row = {"rows", op, accepts_rows, prepare_named, NULL, run_rows}
 ROWS(AT_SOFTMAX, at_gpu_softmax);
 ROWS(AT_RMS_NORM, at_gpu_rms_norm);
 ROWS(AT_LAYER_NORM, at_gpu_layer_norm);
@@ -602,12 +588,12 @@ const struct at_row at_gpu_concat = {"copy",         AT_CONCAT, accepts_concat,
                                      prepare_concat, NULL,      run_concat};
 const struct at_row at_gpu_rope = {"rope",       AT_ROPE,   accepts_rope,
                                    prepare_rope, bind_rope, run_rope};
-const struct at_row at_gpu_gather = {"gather",       AT_GATHER, accepts_gather,
-                                     prepare_gather, NULL,      run_gather};
-const struct at_row at_gpu_append = {"append",       AT_APPEND, accepts_append,
-                                     prepare_append, NULL,      run_append};
+const struct at_row at_gpu_gather = {"gather",      AT_GATHER, accepts_gather,
+                                     prepare_named, NULL,      run_gather};
+const struct at_row at_gpu_append = {"append",      AT_APPEND, accepts_append,
+                                     prepare_named, NULL,      run_append};
 const struct at_row at_gpu_merge = {"merge",       AT_MERGE, accepts_merge,
-                                    prepare_merge, NULL,     run_merge};
+                                    prepare_named, NULL,     run_merge};
 const struct at_row at_gpu_matvec = {"matvec",       AT_MATMUL, accepts_matvec,
                                      prepare_matvec, NULL,      run_matvec};
 const struct at_row at_gpu_matmul = {"matmul",       AT_MATMUL, accepts_matmul,
