@@ -6,8 +6,8 @@
 #include "cu.h"
 #include "gpu.h"
 #include "os.h"
+#include "programs.h"
 
-struct at_cuda_program;
 struct at_cuda_block;
 
 /* NVRTC: loaded when devices are looked for.  lib is NULL where there is none. */
@@ -35,7 +35,7 @@ struct at_cuda_device {
     cu_context context;
     bool lost;
     bool ptx_only; /* it has refused a cubin */
-    struct at_cuda_program *program;
+    struct at_program *program;
     struct at_cuda_block *block; /* memory: memory.c */
 };
 

@@ -10,63 +10,30 @@
 #include "cuda.h"
 #include "progcache.h"
 
-#define MAX_KERNELS 12 /* of a program */
-
-struct kernel {
-    char name[32];
-    cu_function f;
-    int items; /* the most of a group */
-};
-
-struct at_cuda_program {
-    struct at_cuda_program *next;
-    uint8_t key[32];
-    cu_module m;
-    struct kernel kernel[MAX_KERNELS];
-    int nkernel;
-};
-
-static void add_text(struct at_sha256 *s, const char *text)
-{
-    at_sha256_add(s, text, strlen(text) + 1);
-}
-
-static void key_of(const struct at_cuda_device *d, const char *text, const char *defines,
-                   uint8_t key[32])
-{
-    char versions[96];
-    struct at_sha256 s;
-    snprintf(versions, sizeof versions, "cuda %d %d %d", d->capability, d->driver,
-             d->compiler->version);
-    at_sha256_begin(&s);
-    add_text(&s, text);
-    add_text(&s, defines);
-    add_text(&s, d->device_name);
-    add_text(&s, versions);
-    at_sha256_end(&s, key);
-}
-
 /* ---- compiling ---- */
 
-static cu_result load(struct at_cuda_device *d, const void *image, cu_module *m, char *log,
+static cu_result load(struct at_cuda_device *d, const void *image, struct at_program *p, char *log,
                       size_t size)
 {
     int option[2] = {CU_JIT_ERROR_LOG, CU_JIT_ERROR_LOG_SIZE};
     void *value[2] = {log, (void *)(uintptr_t)size};
+    cu_module m = NULL;
     log[0] = 0;
-    return d->cu->module_load(m, image, 2, option, value);
+    cu_result code = d->cu->module_load(&m, image, 2, option, value);
+    p->handle = m;
+    return code;
 }
 
 /* Compiles for an architecture and loads it; what was loaded goes to the disk. */
 static int build(struct at_cuda_device *d, const char *text, const char *defines, const char *arch,
-                 struct at_cuda_program *p, struct at_err *e)
+                 struct at_program *p, struct at_err *e)
 {
     char *image = NULL, log[256];
     size_t bytes = 0;
     int status = at_cuda_compile(d, text, defines, arch, &image, &bytes, e);
     if (status < 0)
         return status;
-    cu_result code = load(d, image, &p->m, log, sizeof log);
+    cu_result code = load(d, image, p, log, sizeof log);
     if (!code)
         at_progcache_write(d->ctx, p->key, image, (int64_t)bytes);
     else if (code == CU_NO_BINARY_FOR_GPU || code == CU_INVALID_PTX ||
@@ -79,18 +46,18 @@ static int build(struct at_cuda_device *d, const char *text, const char *defines
     return status;
 }
 
-static bool from_disk(struct at_cuda_device *d, struct at_cuda_program *p)
+static bool from_disk(struct at_cuda_device *d, struct at_program *p)
 {
     int64_t bytes;
     char log[256];
     void *image = at_progcache_read(d->ctx, p->key, &bytes);
-    bool good = image && !load(d, image, &p->m, log, sizeof log);
+    bool good = image && !load(d, image, p, log, sizeof log);
     at_free(d->ctx, image);
     return good;
 }
 
 static int compile(struct at_cuda_device *d, const char *text, const char *defines,
-                   struct at_cuda_program *p, struct at_err *e)
+                   struct at_program *p, struct at_err *e)
 {
     char arch[24];
     int target = at_cuda_compiler_target(d->compiler, d->capability), status = ATTEND_EUNSUPPORTED;
@@ -109,68 +76,44 @@ static int compile(struct at_cuda_device *d, const char *text, const char *defin
     return status;
 }
 
-static int program_of(struct at_cuda_device *d, const char *text, const char *defines,
-                      struct at_cuda_program **out, struct at_err *e)
+static int make(void *device, struct at_program *p, const char *text, const char *defines,
+                struct at_err *e)
 {
-    uint8_t key[32];
-    key_of(d, text, defines, key);
-    for (struct at_cuda_program *p = d->program; p; p = p->next)
-        if (!memcmp(p->key, key, sizeof key)) {
-            *out = p;
-            return 0;
-        }
-    struct at_cuda_program *p = at_calloc(d->ctx, 1, sizeof *p);
-    if (!p)
-        return at_fail(e, ATTEND_ENOMEM, "no memory for a program");
-    memcpy(p->key, key, sizeof key);
-    int status = from_disk(d, p) ? 0 : compile(d, text, defines, p, e);
-    if (status < 0) {
-        at_free(d->ctx, p);
-        return status;
-    }
-    p->next = d->program;
-    d->program = *out = p;
-    return 0;
+    return from_disk(device, p) ? 0 : compile(device, text, defines, p, e);
 }
 
-static int kernel_of(struct at_cuda_device *d, struct at_cuda_program *p, const char *name,
-                     void **out, struct at_err *e)
+static int find(void *device, struct at_program *p, struct at_kernel *k, struct at_err *e)
 {
-    for (int i = 0; i < p->nkernel; i++)
-        if (!strcmp(p->kernel[i].name, name)) {
-            *out = &p->kernel[i];
-            return 0;
-        }
-    if (p->nkernel == MAX_KERNELS || strlen(name) >= sizeof p->kernel->name)
-        return at_fail(e, ATTEND_ELIMIT, "a program has more than %d kernels", MAX_KERNELS);
-    struct kernel *k = &p->kernel[p->nkernel];
-    *k = (struct kernel){.items = 0};
-    cu_result code = d->cu->module_function(&k->f, p->m, name);
+    struct at_cuda_device *d = device;
+    cu_function f = NULL;
+    int items = 0;
+    cu_result code = d->cu->module_function(&f, p->handle, k->name);
     if (!code) /* CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK */
-        code = d->cu->function_attribute(&k->items, 0, k->f);
-    if (code)
-        return at_cuda_fail(d, code, "cuModuleGetFunction", e);
-    strcpy(k->name, name);
-    p->nkernel++;
-    *out = k;
-    return 0;
+        code = d->cu->function_attribute(&items, 0, f);
+    k->handle = f;
+    k->items = items;
+    return code ? at_cuda_fail(d, code, "cuModuleGetFunction", e) : 0;
 }
 
 int at_cuda_kernel(const struct at_device *device, const struct at_gpu_source *source,
                    const char *name, void **kernel, struct at_err *e)
 {
+    static const struct at_program_maker maker = {make, find};
     struct at_cuda_device *d = at_cuda_device_of(device);
-    struct at_cuda_program *p = NULL;
     struct at_cuda_entry entry;
+    uint8_t key[32];
+    char versions[96];
     char *text = at_gpu_program_text(source);
     if (!text)
         return at_fail(e, ATTEND_ENOMEM, "no memory for a program");
+    snprintf(versions, sizeof versions, "cuda %d %d %d", d->capability, d->driver,
+             d->compiler->version);
+    at_program_key((const char *const[]){text, source->defines, d->device_name, versions}, 4, key);
     int status = at_cuda_enter(d, &entry, e);
     if (status == 0) {
         at_os_mutex_lock(d->lock);
-        status = program_of(d, text, source->defines, &p, e);
-        if (status == 0)
-            status = kernel_of(d, p, name, kernel, e);
+        status = at_program_kernel(d->ctx, &d->program, &maker, d, key, text, source->defines, name,
+                                   kernel, e);
         at_os_mutex_unlock(d->lock);
     }
     at_cuda_leave(d, &entry);
@@ -180,9 +123,9 @@ int at_cuda_kernel(const struct at_device *device, const struct at_gpu_source *s
 
 void at_cuda_programs_free(struct at_cuda_device *d)
 {
-    for (struct at_cuda_program *p = d->program, *next; p; p = next) {
+    for (struct at_program *p = d->program, *next; p; p = next) {
         next = p->next;
-        d->cu->module_unload(p->m);
+        d->cu->module_unload(p->handle);
         at_free(d->ctx, p);
     }
     d->program = NULL;
@@ -195,15 +138,15 @@ int at_cuda_launch(const struct at_device *device, void *stream, const struct at
 {
     struct at_cuda_device *d = at_cuda_device_of(device);
     struct at_cuda_entry entry;
-    const struct kernel *k = l->kernel;
+    const struct at_kernel *k = l->kernel;
     cu_deviceptr buffer[AT_GPU_BUFFERS];
     void *param[AT_GPU_BUFFERS + 1] = {(void *)(uintptr_t)l->args};
     unsigned grid[3];
     static const int64_t most[3] = {INT32_MAX, 65535, 65535};
     if (l->items > k->items)
         return at_fail(e, ATTEND_EDEVICE,
-                       "%s: kernel %s runs in groups of at most %d items, wants %d", d->device_name,
-                       k->name, k->items, l->items);
+                       "%s: kernel %s runs in groups of at most %lld items, wants %d",
+                       d->device_name, k->name, (long long)k->items, l->items);
     for (int i = 0; i < 3; i++) {
         if (l->groups[i] <= 0)
             return 0; /* nothing to do */
@@ -219,8 +162,8 @@ int at_cuda_launch(const struct at_device *device, void *stream, const struct at
     }
     int status = at_cuda_enter(d, &entry, e);
     if (status == 0) {
-        cu_result code = d->cu->launch(k->f, grid[0], grid[1], grid[2], (unsigned)l->items, 1, 1, 0,
-                                       stream, param, NULL);
+        cu_result code = d->cu->launch(k->handle, grid[0], grid[1], grid[2], (unsigned)l->items, 1,
+                                       1, 0, stream, param, NULL);
         char where[96];
         snprintf(where, sizeof where, "cuLaunchKernel of %s", k->name);
         status = code ? at_cuda_fail(d, code, where, e) : 0;

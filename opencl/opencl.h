@@ -6,8 +6,7 @@
 #include "cl.h"
 #include "gpu.h"
 #include "os.h"
-
-struct at_cl_program;
+#include "programs.h"
 
 /* A device of OpenCL's.  What listing it needs is read when it is found; the context is made when
  * it is first used, under `lock`, as programs are. */
@@ -27,7 +26,7 @@ struct at_cl_device {
     cl_command_queue given; /* the caller's; NULL: each exec makes its own */
     bool in_place;          /* memory of the host is used where it is: tried, not believed */
     bool lost;
-    struct at_cl_program *program;
+    struct at_program *program;
 };
 
 /* What a context has of OpenCL: ctx->opencl. */

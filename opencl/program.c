@@ -6,43 +6,7 @@
 #include "opencl.h"
 #include "progcache.h"
 
-#define MAX_KERNELS 12 /* of a program */
-
-struct kernel {
-    char name[32];
-    cl_kernel k;
-    size_t items; /* the most of a group */
-};
-
-struct at_cl_program {
-    struct at_cl_program *next;
-    uint8_t key[32];
-    cl_program p;
-    bool fresh; /* compiled here, and not yet on the disk */
-    struct kernel kernel[MAX_KERNELS];
-    int nkernel;
-};
-
 #define OPTIONS "-cl-std=CL1.2"
-
-static void add_text(struct at_sha256 *s, const char *text)
-{
-    at_sha256_add(s, text, strlen(text) + 1);
-}
-
-static void key_of(const struct at_cl_device *d, const char *text, const char *options,
-                   uint8_t key[32])
-{
-    struct at_sha256 s;
-    at_sha256_begin(&s);
-    add_text(&s, text);
-    add_text(&s, options);
-    add_text(&s, d->device_name);
-    add_text(&s, d->driver);
-    add_text(&s, d->version);
-    add_text(&s, d->platform_version);
-    at_sha256_end(&s, key);
-}
 
 /* ---- compiling ---- */
 
@@ -115,85 +79,63 @@ static int compile(struct at_cl_device *d, const char *text, const char *options
 }
 
 /* To the disk.  After kernels were made: some drivers compile only then. */
-static void keep(struct at_cl_device *d, struct at_cl_program *p)
+static void keep(struct at_cl_device *d, struct at_program *p)
 {
     size_t size = 0;
     if (!p->fresh)
         return;
     p->fresh = false;
-    if (d->cl->clGetProgramInfo(p->p, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) || !size)
+    if (d->cl->clGetProgramInfo(p->handle, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) ||
+        !size)
         return;
     unsigned char *data = at_alloc(d->ctx, (int64_t)size);
-    if (data && !d->cl->clGetProgramInfo(p->p, CL_PROGRAM_BINARIES, sizeof data, &data, NULL))
+    if (data && !d->cl->clGetProgramInfo(p->handle, CL_PROGRAM_BINARIES, sizeof data, &data, NULL))
         at_progcache_write(d->ctx, p->key, data, (int64_t)size);
     at_free(d->ctx, data);
 }
 
-static int program_of(struct at_cl_device *d, const char *text, const char *options,
-                      struct at_cl_program **out, struct at_err *e)
+static int make(void *device, struct at_program *p, const char *text, const char *options,
+                struct at_err *e)
 {
-    uint8_t key[32];
-    key_of(d, text, options, key);
-    for (struct at_cl_program *p = d->program; p; p = p->next)
-        if (!memcmp(p->key, key, sizeof key)) {
-            *out = p;
-            return 0;
-        }
-    struct at_cl_program *p = at_calloc(d->ctx, 1, sizeof *p);
-    if (!p)
-        return at_fail(e, ATTEND_ENOMEM, "no memory for a program");
-    memcpy(p->key, key, sizeof key);
-    p->p = from_disk(d, key, options);
-    p->fresh = !p->p;
-    int status = p->fresh ? compile(d, text, options, &p->p, e) : 0;
-    if (status < 0) {
-        at_free(d->ctx, p);
-        return status;
-    }
-    p->next = d->program;
-    d->program = *out = p;
-    return 0;
+    struct at_cl_device *d = device;
+    cl_program made = from_disk(d, p->key, options);
+    p->fresh = !made;
+    int status = p->fresh ? compile(d, text, options, &made, e) : 0;
+    p->handle = made;
+    return status;
 }
 
 /* A kernel, once its needs were compared with what the device has: drivers do not always. */
-static int kernel_of(struct at_cl_device *d, struct at_cl_program *p, const char *name, void **out,
-                     struct at_err *e)
+static int find(void *device, struct at_program *p, struct at_kernel *k, struct at_err *e)
 {
+    struct at_cl_device *d = device;
     cl_int code = CL_SUCCESS;
     cl_ulong local = 0;
-    for (int i = 0; i < p->nkernel; i++)
-        if (!strcmp(p->kernel[i].name, name)) {
-            *out = &p->kernel[i];
-            return 0;
-        }
-    if (p->nkernel == MAX_KERNELS || strlen(name) >= sizeof p->kernel->name)
-        return at_fail(e, ATTEND_ELIMIT, "a program has more than %d kernels", MAX_KERNELS);
-    struct kernel *k = &p->kernel[p->nkernel];
-    *k = (struct kernel){.items = 0};
-    k->k = d->cl->clCreateKernel(p->p, name, &code);
-    if (!k->k)
+    size_t items = 0;
+    k->handle = d->cl->clCreateKernel(p->handle, k->name, &code);
+    if (!k->handle)
         return at_cl_fail(d, code, "clCreateKernel", e);
-    strcpy(k->name, name);
-    d->cl->clGetKernelWorkGroupInfo(k->k, d->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof k->items,
-                                    &k->items, NULL);
-    d->cl->clGetKernelWorkGroupInfo(k->k, d->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof local, &local,
-                                    NULL);
+    d->cl->clGetKernelWorkGroupInfo(k->handle, d->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof items,
+                                    &items, NULL);
+    d->cl->clGetKernelWorkGroupInfo(k->handle, d->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof local,
+                                    &local, NULL);
+    k->items = (int64_t)items;
     if (local > (cl_ulong)d->gpu.local_bytes) {
-        d->cl->clReleaseKernel(k->k);
+        d->cl->clReleaseKernel(k->handle);
         return at_fail(e, ATTEND_EUNSUPPORTED,
-                       "kernel %s wants %llu bytes of local memory, %s has %lld", name,
+                       "kernel %s wants %llu bytes of local memory, %s has %lld", k->name,
                        (unsigned long long)local, d->device_name, (long long)d->gpu.local_bytes);
     }
-    p->nkernel++;
-    *out = k;
+    keep(d, p);
     return 0;
 }
 
 int at_cl_kernel(const struct at_device *device, const struct at_gpu_source *source,
                  const char *name, void **kernel, struct at_err *e)
 {
+    static const struct at_program_maker maker = {make, find};
     struct at_cl_device *d = at_cl_device_of(device);
-    struct at_cl_program *p = NULL;
+    uint8_t key[32];
     char options[sizeof OPTIONS + sizeof source->defines + 1];
     int status = at_cl_open(d, e);
     if (status < 0)
@@ -202,12 +144,11 @@ int at_cl_kernel(const struct at_device *device, const struct at_gpu_source *sou
     if (!text)
         return at_fail(e, ATTEND_ENOMEM, "no memory for a program");
     snprintf(options, sizeof options, "%s %s", OPTIONS, source->defines);
+    at_program_key((const char *const[]){text, options, d->device_name, d->driver, d->version,
+                                         d->platform_version},
+                   6, key);
     at_os_mutex_lock(d->lock);
-    status = program_of(d, text, options, &p, e);
-    if (status == 0)
-        status = kernel_of(d, p, name, kernel, e);
-    if (status == 0)
-        keep(d, p);
+    status = at_program_kernel(d->ctx, &d->program, &maker, d, key, text, options, name, kernel, e);
     at_os_mutex_unlock(d->lock);
     attend_free(text);
     return status;
@@ -215,11 +156,11 @@ int at_cl_kernel(const struct at_device *device, const struct at_gpu_source *sou
 
 void at_cl_programs_free(struct at_cl_device *d)
 {
-    for (struct at_cl_program *p = d->program, *next; p; p = next) {
+    for (struct at_program *p = d->program, *next; p; p = next) {
         next = p->next;
         for (int i = 0; i < p->nkernel; i++)
-            d->cl->clReleaseKernel(p->kernel[i].k);
-        d->cl->clReleaseProgram(p->p);
+            d->cl->clReleaseKernel(p->kernel[i].handle);
+        d->cl->clReleaseProgram(p->handle);
         at_free(d->ctx, p);
     }
     d->program = NULL;
@@ -241,25 +182,26 @@ int at_cl_launch(const struct at_device *device, void *stream, const struct at_g
                  struct at_err *e)
 {
     struct at_cl_device *d = at_cl_device_of(device);
-    struct kernel *k = l->kernel;
+    const struct at_kernel *k = l->kernel;
     size_t global[3], local[3] = {(size_t)l->items, 1, 1};
     if (d->lost)
         return at_fail(e, ATTEND_EDEVICE, "%s was lost: this context cannot use it any more",
                        d->device_name);
-    if ((size_t)l->items > k->items)
+    if (l->items > k->items)
         return at_fail(e, ATTEND_EDEVICE,
-                       "%s: kernel %s runs in groups of at most %zu items, wants %d",
-                       d->device_name, k->name, k->items, l->items);
+                       "%s: kernel %s runs in groups of at most %lld items, wants %d",
+                       d->device_name, k->name, (long long)k->items, l->items);
     for (int i = 0; i < 3; i++) {
         if (l->groups[i] <= 0)
             return 0; /* nothing to do */
         global[i] = (size_t)l->groups[i] * local[i];
     }
     at_os_mutex_lock(d->lock); /* arguments are the kernel's until it is enqueued */
-    cl_int code = set_args(d, k->k, l);
+    cl_int code = set_args(d, k->handle, l);
     const char *what = code ? "clSetKernelArg" : "clEnqueueNDRangeKernel";
     if (!code)
-        code = d->cl->clEnqueueNDRangeKernel(stream, k->k, 3, NULL, global, local, 0, NULL, NULL);
+        code =
+            d->cl->clEnqueueNDRangeKernel(stream, k->handle, 3, NULL, global, local, 0, NULL, NULL);
     at_os_mutex_unlock(d->lock);
     if (!code)
         return 0;
