@@ -151,7 +151,8 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
                    at_simd_dots_block_floats(t, t->dots_rows) + 2 * partial_floats(t, &x) +
                    at_round_up(t->dots_keys * wide, 16);
     bool many = x.seqs > INT32_MAX;
-    int64_t chunks = many || plan->deterministic ? 0 : most_chunks(&x, t);
+    bool whole = x.keys <= chunk_length(t, x.keys); /* no sequence is cut: nothing is merged */
+    int64_t chunks = many || whole || plan->deterministic ? 0 : most_chunks(&x, t);
     s->scratch = at_max(panel, dots) * (int64_t)sizeof(float);
     int64_t items = at_mul_size(many ? 0 : most_items(plan, &x, t), x.groups);
     int64_t partial =
