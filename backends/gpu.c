@@ -30,6 +30,20 @@ int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_sou
     return status;
 }
 
+void at_gpu_extents(const struct at_view *v, at_i64 n[6])
+{
+    for (int d = 0; d < 6; d++)
+        n[d] = d < 6 - v->rank ? 1 : v->shape[d - (6 - v->rank)];
+}
+
+void at_gpu_strides(const struct at_view *v, at_i64 to[6])
+{
+    for (int d = 0; d < 6; d++) {
+        int axis = d - (6 - v->rank);
+        to[d] = axis < 0 || v->shape[axis] == 1 ? 0 : v->stride[axis];
+    }
+}
+
 void *at_gpu_buffer(const struct attend_exec *x, int t, int64_t *at)
 {
     int64_t offset;
@@ -83,4 +97,18 @@ const struct at_row *const at_gpu_rows[] = {&at_gpu_decode,
                                             &at_gpu_append,
                                             &at_gpu_concat,
                                             &at_gpu_merge,
+                                            &at_gpu_delta,
+                                            &at_gpu_function_grad,
+                                            &at_gpu_clip,
+                                            &at_gpu_pad,
+                                            &at_gpu_sum,
+                                            &at_gpu_square_loss,
+                                            &at_gpu_square_loss_grad,
+                                            &at_gpu_cross_entropy,
+                                            &at_gpu_cross_entropy_grad,
+                                            &at_gpu_sgd,
+                                            &at_gpu_adamw,
+                                            &at_gpu_softmax_grad,
+                                            &at_gpu_norm_grad,
+                                            &at_gpu_gather_grad,
                                             NULL};

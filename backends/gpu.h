@@ -24,6 +24,7 @@ enum at_gpu_file {
     AT_GPU_ATTN_CPU,
     AT_GPU_ATTN_DECODE,
     AT_GPU_ATTN_UNFUSED,
+    AT_GPU_TRAIN,
     AT_GPU_FILES
 };
 extern const char *const at_gpu_text[AT_GPU_FILES];
@@ -67,6 +68,10 @@ static inline const struct at_gpu *at_gpu_of(const struct at_device *d)
 /* A program's text, but for its defines: malloc'd, or NULL. */
 char *at_gpu_program_text(const struct at_gpu_source *source);
 
+/* The shape of v as six axes; its strides along them, 0 where it is broadcast. */
+void at_gpu_extents(const struct at_view *v, at_i64 n[6]);
+void at_gpu_strides(const struct at_view *v, at_i64 to[6]);
+
 /* The buffer of tensor t of the plan, and where its view begins, in elements or blocks. */
 void *at_gpu_buffer(const struct attend_exec *x, int t, int64_t *at);
 /* Launches for a step on the exec's stream. */
@@ -91,6 +96,10 @@ extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, a
     at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,
     at_gpu_erf, at_gpu_pow, at_gpu_cast, at_gpu_copy, at_gpu_softmax, at_gpu_rms_norm,
     at_gpu_layer_norm, at_gpu_rope, at_gpu_gather, at_gpu_append, at_gpu_concat, at_gpu_merge;
+
+extern const struct at_row at_gpu_delta, at_gpu_function_grad, at_gpu_clip, at_gpu_pad, at_gpu_sum,
+    at_gpu_square_loss, at_gpu_square_loss_grad, at_gpu_cross_entropy, at_gpu_cross_entropy_grad,
+    at_gpu_sgd, at_gpu_adamw, at_gpu_softmax_grad, at_gpu_norm_grad, at_gpu_gather_grad;
 
 /* All rows, best first, NULL at the end. */
 extern const struct at_row *const at_gpu_rows[];

@@ -44,22 +44,6 @@ static bool accepts_map(const attend_plan *plan, const struct at_step *s, struct
 
 /* ---- views as strides of a common shape ---- */
 
-/* Strides of v along the axes of out, of which there are six. */
-static void strides(const struct at_view *out, const struct at_view *v, at_i64 to[6])
-{
-    for (int d = 0; d < 6; d++) {
-        int axis = d - (6 - v->rank);
-        to[d] = axis < 0 || v->shape[axis] == 1 ? 0 : v->stride[axis];
-    }
-    (void)out;
-}
-
-static void extents(const struct at_view *v, at_i64 n[6])
-{
-    for (int d = 0; d < 6; d++)
-        n[d] = d < 6 - v->rank ? 1 : v->shape[d - (6 - v->rank)];
-}
-
 static int64_t row_count(const at_i64 n[6])
 {
     return n[0] * n[1] * n[2] * n[3] * n[4];
@@ -143,13 +127,13 @@ static void fill_map(struct at_k_map *a, struct at_gpu_launch *l, const struct a
                      const struct at_view *out, int t_out, const int *in, int nin)
 {
     memset(a, 0, sizeof *a);
-    extents(out, a->n);
-    strides(out, out, a->stride[0]);
+    at_gpu_extents(out, a->n);
+    at_gpu_strides(out, a->stride[0]);
     a->type[0] = out->type;
     l->buffer[0] = at_gpu_buffer(x, t_out, &a->at[0]);
     for (int k = 0; k < nin; k++) {
         const struct at_view *v = &x->view[in[k]];
-        strides(out, v, a->stride[k + 1]);
+        at_gpu_strides(v, a->stride[k + 1]);
         a->type[k + 1] = v->type;
         l->buffer[k + 1] = at_gpu_buffer(x, in[k], &a->at[k + 1]);
     }
@@ -250,9 +234,9 @@ static int run_rows(struct attend_exec *x, const struct at_step *s)
                           .eps = s->op == AT_SOFTMAX ? 0 : s->p->norm.eps};
     struct at_gpu_launch l = launch_of(s, &a, sizeof a, 4);
     const struct at_view *out = at_result(x, s), *in = at_arg(x, s, 0);
-    extents(out, a.n);
-    strides(out, out, a.stride[0]);
-    strides(out, in, a.stride[1]);
+    at_gpu_extents(out, a.n);
+    at_gpu_strides(out, a.stride[0]);
+    at_gpu_strides(in, a.stride[1]);
     a.type[0] = out->type;
     a.type[1] = in->type;
     l.buffer[0] = at_gpu_buffer(x, s->out[0], &a.at[0]);
@@ -364,10 +348,10 @@ static int run_gather(struct attend_exec *x, const struct at_step *s)
     struct at_k_pick a = {.step = at_gpu_step(x, s)};
     struct at_gpu_launch l = launch_of(s, &a, sizeof a, 4);
     const struct at_view *table = at_arg(x, s, 0), *index = at_arg(x, s, 1), *out = at_result(x, s);
-    extents(index, a.index_n);
-    strides(index, index, a.index_stride);
-    extents(out, a.out_n);
-    strides(out, out, a.out_stride);
+    at_gpu_extents(index, a.index_n);
+    at_gpu_strides(index, a.index_stride);
+    at_gpu_extents(out, a.out_n);
+    at_gpu_strides(out, a.out_stride);
     a.n[3] = table->shape[1];
     a.in[2] = table->stride[0];
     a.limit = table->shape[0];
@@ -435,14 +419,14 @@ static void merge_views(struct at_k_merge *a, struct at_gpu_launch *l, const str
                         int which, int o, int lse)
 {
     struct at_view wide = x->view[o], row = {0};
-    strides(&wide, &wide, a->o[which]);
+    at_gpu_strides(&wide, a->o[which]);
     l->buffer[which ? 2 * which : 0] = at_gpu_buffer(x, o, &a->o_at[which]);
     if (lse < 0)
         return;
     row = x->view[lse];
     row.shape[row.rank] = 1; /* an axis of one for the channels */
     row.stride[row.rank++] = 0;
-    strides(&row, &row, a->lse[which]);
+    at_gpu_strides(&row, a->lse[which]);
     l->buffer[which ? 2 * which + 1 : 1] = at_gpu_buffer(x, lse, &a->lse_at[which]);
 }
 
@@ -450,7 +434,7 @@ static int run_merge(struct attend_exec *x, const struct at_step *s)
 {
     struct at_k_merge a = {.has_lse = at_out(x, s, 1) != NULL};
     struct at_gpu_launch l = launch_of(s, &a, sizeof a, 6);
-    extents(at_result(x, s), a.n);
+    at_gpu_extents(at_result(x, s), a.n);
     merge_views(&a, &l, x, 0, s->out[0], s->nout > 1 ? s->out[1] : -1);
     merge_views(&a, &l, x, 1, s->in[0], s->in[1]);
     merge_views(&a, &l, x, 2, s->in[2], s->in[3]);

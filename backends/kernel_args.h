@@ -101,6 +101,37 @@ struct at_k_matmul {
     at_i32 a_type, b_type, c_type, pad;
 };
 
+/* Rows of training's operators: out, then inputs. */
+struct at_k_train {
+    at_i64 n[6]; /* extents, slowest first; n[5] is the row */
+    at_i64 stride[4][6];
+    at_i64 at[4];
+    at_i64 work; /* bytes */
+    at_i32 type[4];
+    at_i32 op, step;
+    at_f32 number;
+    at_i32 pad;
+};
+
+/* Sums: element e of m begins at from in the input, and sums n from there on. */
+struct at_k_sum {
+    at_i64 m[6], out[6], from[6];
+    at_i64 n[6], each[6];
+    at_i64 at[2];
+    at_i32 type[2];
+    at_i32 op;
+    at_f32 by;
+};
+
+/* Optimisers: weights, two moments, the gradient; then where rate, step and factor are. */
+struct at_k_update {
+    at_i64 n[6];
+    at_i64 stride[4][6];
+    at_i64 at[7];
+    at_i32 adam, has_m, has_factor;
+    at_f32 momentum, decay, beta1, beta2, rest1, rest2, log1, log2, eps; /* rest: 1 - beta */
+};
+
 struct at_k_merge {
     at_i64 n[6];    /* n[5] is the row */
     at_i64 o[3][6]; /* out, first, second */

@@ -64,6 +64,7 @@ typedef signed char at_i8;
 #define fabs fabsf
 #define exp expf
 #define exp2 exp2f
+#define expm1 expm1f
 #define log logf
 #define tanh tanhf
 #define sqrt sqrtf
