@@ -59,20 +59,4 @@ AT_GRAD_FN(pad);
 AT_GRAD_FN(cross_entropy);
 AT_GRAD_FN(square_loss);
 
-#define AT_INFER_FN(name)                                                                          \
-    int at_infer_##name(attend_graph *g, struct at_node *n, const attend_shape *shape)
-AT_INFER_FN(like);
-AT_INFER_FN(sum);
-AT_INFER_FN(pad);
-AT_INFER_FN(cross_entropy);
-AT_INFER_FN(square_loss);
-AT_INFER_FN(clip);
-AT_INFER_FN(update);
-AT_INFER_FN(delta);
-AT_INFER_FN(attention_grad);
-AT_INFER_FN(merge_grad);
-AT_INFER_FN(norm_grad);
-AT_INFER_FN(gather_grad);
-double at_flops_attention_grad(const attend_graph *g, const struct at_node *n, const int64_t *sym);
-
 #endif

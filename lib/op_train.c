@@ -2,15 +2,10 @@
 /* The operators that training adds: sums, losses, optimisers, and the gradients of operators that
  * are no composition of others.  The latter are only made by grad_ops.c, which knows that they fit;
  * what users call checks what it is given. */
-#include <math.h>
 #include <string.h>
 
 #include "grad.h"
-
-static const struct at_tensor *input(const attend_graph *g, const struct at_node *n, int k)
-{
-    return &g->tensor[n->in[k]];
-}
+#include "op.h"
 
 /* Output k: f32, in memory as tensor `like` (or -1) is, where its rows are rows. */
 static int result(attend_graph *g, struct at_node *n, int rank, const int64_t *shape, int like)
@@ -35,42 +30,13 @@ static bool same_shape(const struct at_tensor *a, const struct at_tensor *b)
     return a->rank == b->rank && !memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape);
 }
 
-static bool is_float(attend_type t)
-{
-    return t == ATTEND_F32 || t == ATTEND_F16 || t == ATTEND_BF16;
-}
-
-static int want_float(attend_graph *g, const struct at_node *n, int k)
-{
-    if (is_float(input(g, n, k)->type))
-        return 0;
-    return at_graph_fail(g, n, ATTEND_EINVAL, "input %d is %s, wants f32, f16 or bf16", k,
-                         attend_type_name(input(g, n, k)->type));
-}
-
-static int misfit(attend_graph *g, const struct at_node *n, const struct at_tensor *a,
-                  const struct at_tensor *b, const char *rule)
-{
-    char ta[128], tb[128];
-    return at_graph_fail(g, n, ATTEND_EINVAL, "%s and %s do not fit: %s",
-                         at_shape_text(&g->dims, a->rank, a->shape, ta, sizeof ta),
-                         at_shape_text(&g->dims, b->rank, b->shape, tb, sizeof tb), rule);
-}
-
-static attend_tensor append(attend_graph *g, enum at_opcode op, const int *in, int nin,
-                            const union at_params *p, const attend_shape *shape)
-{
-    int id = at_graph_add(g, op, in, nin, p, shape);
-    return id < 0 ? attend_none() : (attend_tensor){g, id};
-}
-
 /* ---- sums and their opposites ---- */
 
 int at_infer_sum(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     char from[128], to[128];
-    const struct at_tensor *a = input(g, n, 0);
-    if (want_float(g, n, 0) < 0)
+    const struct at_tensor *a = at_op_input(g, n, 0);
+    if (at_op_want_float(g, n, 0, 0) < 0)
         return -1;
     bool fits = shape->rank >= 0 && shape->rank <= a->rank;
     for (int d = 0; fits && d < shape->rank; d++)
@@ -87,7 +53,7 @@ static attend_tensor sum(attend_graph *g, attend_tensor a, attend_shape shape,
 {
     union at_params p = {.sum = {.mode = mode}};
     int in[] = {at_graph_use(g, a, "sum")};
-    return append(g, AT_SUM, in, 1, &p, &shape);
+    return at_op_append(g, AT_SUM, in, 1, &p, &shape);
 }
 
 attend_tensor attend_graph_sum(attend_graph *g, attend_tensor a, attend_shape shape)
@@ -116,16 +82,16 @@ int at_infer_like(attend_graph *g, struct at_node *n, const attend_shape *shape)
 
 int at_infer_cross_entropy(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
-    const struct at_tensor *a = input(g, n, 0), *target = input(g, n, 1);
+    const struct at_tensor *a = at_op_input(g, n, 0), *target = at_op_input(g, n, 1);
     (void)shape;
-    if (want_float(g, n, 0) < 0)
+    if (at_op_want_float(g, n, 0, 0) < 0)
         return -1;
     if (target->type != ATTEND_I32)
         return at_graph_fail(g, n, ATTEND_EINVAL, "targets are %s, wants i32",
                              attend_type_name(target->type));
     if (a->rank < 1 || target->rank != a->rank - 1 ||
         memcmp(a->shape, target->shape, (size_t)target->rank * sizeof *a->shape))
-        return misfit(g, n, a, target, "wants logits (..., V) and targets (...)");
+        return at_op_misfit(g, n, a, target, "wants logits (..., V) and targets (...)");
     return result(g, n, 0, NULL, -1);
 }
 
@@ -134,23 +100,23 @@ attend_tensor attend_graph_cross_entropy(attend_graph *g, attend_tensor logits,
 {
     int in[] = {at_graph_use(g, logits, "cross_entropy"),
                 at_graph_use(g, targets, "the targets of cross_entropy")};
-    return append(g, AT_CROSS_ENTROPY, in, 2, NULL, NULL);
+    return at_op_append(g, AT_CROSS_ENTROPY, in, 2, NULL, NULL);
 }
 
 int at_infer_square_loss(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     (void)shape;
-    if (want_float(g, n, 0) < 0 || want_float(g, n, 1) < 0)
+    if (at_op_want_float(g, n, 0, 0) < 0 || at_op_want_float(g, n, 1, 0) < 0)
         return -1;
-    if (!same_shape(input(g, n, 0), input(g, n, 1)))
-        return misfit(g, n, input(g, n, 0), input(g, n, 1), "wants equal shapes");
+    if (!same_shape(at_op_input(g, n, 0), at_op_input(g, n, 1)))
+        return at_op_misfit(g, n, at_op_input(g, n, 0), at_op_input(g, n, 1), "wants equal shapes");
     return result(g, n, 0, NULL, -1);
 }
 
 attend_tensor attend_graph_square_loss(attend_graph *g, attend_tensor a, attend_tensor b)
 {
     int in[] = {at_graph_use(g, a, "square_loss"), at_graph_use(g, b, "square_loss")};
-    return append(g, AT_SQUARE_LOSS, in, 2, NULL, NULL);
+    return at_op_append(g, AT_SQUARE_LOSS, in, 2, NULL, NULL);
 }
 
 /* ---- optimisers ---- */
@@ -173,7 +139,7 @@ attend_tensor attend_graph_clip(attend_graph *g, const attend_tensor *grads, int
         all = i ? attend_graph_add(g, all, one) : one;
     }
     int in[] = {at_graph_use(g, all, "the gradients of clip")};
-    return append(g, AT_CLIP, in, 1, &p, NULL);
+    return at_op_append(g, AT_CLIP, in, 1, &p, NULL);
 }
 
 /* Inputs of both: the weights, [states that go with them,] their gradient, rate, step, factor. */
@@ -186,25 +152,26 @@ int at_infer_update(attend_graph *g, struct at_node *n, const attend_shape *shap
 {
     static const char *const what[] = {"the weights", "the first moment", "the second moment"};
     int states = states_of(n), first = n->op == AT_ADAMW ? 3 : 2;
-    const struct at_tensor *w = input(g, n, 0);
+    const struct at_tensor *w = at_op_input(g, n, 0);
     (void)shape;
     for (int k = 0; k < states; k++) {
-        const struct at_tensor *t = input(g, n, k);
+        const struct at_tensor *t = at_op_input(g, n, k);
         if (t->class != AT_STATE || t->type != ATTEND_F32 ||
             (t->node >= 0 && at_ops[g->node[t->node].op].view))
             return at_graph_fail(g, n, ATTEND_EINVAL, "%s are no f32 state", what[k]);
         if (!same_shape(t, w))
-            return misfit(g, n, t, w, "moments have the shape of their weights");
+            return at_op_misfit(g, n, t, w, "moments have the shape of their weights");
         for (int o = 0; o < k; o++)
             if (g->tensor[n->in[o]].root == t->root)
                 return at_graph_fail(g, n, ATTEND_EINVAL, "%s and %s are one state", what[o],
                                      what[k]);
     }
-    if (!same_shape(input(g, n, first), w))
-        return misfit(g, n, input(g, n, first), w, "the gradient has the shape of the weights");
+    if (!same_shape(at_op_input(g, n, first), w))
+        return at_op_misfit(g, n, at_op_input(g, n, first), w,
+                            "the gradient has the shape of the weights");
     for (int k = first; k < n->nin; k++)
-        if (n->in[k] >= 0 &&
-            (input(g, n, k)->type != ATTEND_F32 || (k > first && input(g, n, k)->rank != 0)))
+        if (n->in[k] >= 0 && (at_op_input(g, n, k)->type != ATTEND_F32 ||
+                              (k > first && at_op_input(g, n, k)->rank != 0)))
             return at_graph_fail(
                 g, n, ATTEND_EINVAL,
                 "gradient, rate, step and factor must be f32, the last three numbers");
@@ -245,11 +212,6 @@ static union at_params update_params(const attend_update_opts *opts, attend_upda
     };
 }
 
-static int maybe(attend_graph *g, attend_tensor t, const char *what)
-{
-    return t.graph || t.id >= 0 ? at_graph_use(g, t, what) : -1;
-}
-
 attend_tensor attend_graph_sgd(attend_graph *g, attend_tensor weights, attend_tensor velocity,
                                attend_tensor grad, attend_tensor rate,
                                const attend_update_opts *opts)
@@ -257,10 +219,11 @@ attend_tensor attend_graph_sgd(attend_graph *g, attend_tensor weights, attend_te
     attend_update_opts o;
     union at_params p = update_params(opts, &o);
     int in[] = {at_graph_use(g, weights, "the weights of sgd"),
-                maybe(g, velocity, "the velocity of sgd"),
+                at_op_maybe(g, velocity, "the velocity of sgd"),
                 at_graph_use(g, grad, "the gradient of sgd"),
-                at_graph_use(g, rate, "the rate of sgd"), maybe(g, o.factor, "the factor of sgd")};
-    return append(g, AT_SGD, in, 5, &p, NULL);
+                at_graph_use(g, rate, "the rate of sgd"),
+                at_op_maybe(g, o.factor, "the factor of sgd")};
+    return at_op_append(g, AT_SGD, in, 5, &p, NULL);
 }
 
 attend_tensor attend_graph_adamw(attend_graph *g, attend_tensor weights, attend_tensor first,
@@ -275,8 +238,8 @@ attend_tensor attend_graph_adamw(attend_graph *g, attend_tensor weights, attend_
                 at_graph_use(g, grad, "the gradient of adamw"),
                 at_graph_use(g, rate, "the rate of adamw"),
                 at_graph_use(g, step, "the step of adamw"),
-                maybe(g, o.factor, "the factor of adamw")};
-    return append(g, AT_ADAMW, in, 7, &p, NULL);
+                at_op_maybe(g, o.factor, "the factor of adamw")};
+    return at_op_append(g, AT_ADAMW, in, 7, &p, NULL);
 }
 
 /* ---- gradients ---- */
@@ -285,7 +248,7 @@ attend_tensor attend_graph_adamw(attend_graph *g, attend_tensor weights, attend_
 int at_infer_delta(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     (void)shape;
-    return result(g, n, input(g, n, 3)->rank, input(g, n, 3)->shape, -1);
+    return result(g, n, at_op_input(g, n, 3)->rank, at_op_input(g, n, 3)->shape, -1);
 }
 
 int at_infer_attention_grad(attend_graph *g, struct at_node *n, const attend_shape *shape)
@@ -336,5 +299,5 @@ int at_infer_norm_grad(attend_graph *g, struct at_node *n, const attend_shape *s
 int at_infer_gather_grad(attend_graph *g, struct at_node *n, const attend_shape *shape)
 {
     (void)shape;
-    return result(g, n, 2, input(g, n, 0)->shape, -1);
+    return result(g, n, 2, at_op_input(g, n, 0)->shape, -1);
 }

@@ -3,9 +3,9 @@
  * empty, each full or partial.
  *
  * Its sources are mask expressions; a dense bool mask is one too, that loads one element, and a
- * block-sparse layout is part of one (op.c).  A block counts as full or partial for the sources
- * alone: what causality, windows and lengths hide is the kernel's affair (at_key_range), but blocks
- * that they hide wholly are not listed.  Partial is always a safe answer. */
+ * block-sparse layout is part of one (op_attn.c).  A block counts as full or partial for the
+ * sources alone: what causality, windows and lengths hide is the kernel's affair (at_key_range),
+ * but blocks that they hide wholly are not listed.  Partial is always a safe answer. */
 #ifndef AT_SCHEDULE_H
 #define AT_SCHEDULE_H
 
