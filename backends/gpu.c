@@ -2,6 +2,10 @@
 /* Programs put together from the portable text, and how rows find buffers and launch. */
 #include "gpu.h"
 
+#include <string.h>
+
+#include "env.h"
+
 char *at_gpu_program_text(const struct at_gpu_source *source)
 {
     struct at_str s = {0};
@@ -57,6 +61,13 @@ int at_gpu_run(struct attend_exec *x, const struct at_step *s, const struct at_g
     return at_gpu_of(s->device)->launch(s->device, x->transfer->stream, l, &x->err);
 }
 
+bool at_gpu_on_cpu(const struct at_step *s, struct at_why *why)
+{
+    const char *only = at_env(AT_ENV_OPENCL_SHAPE);
+    return at_need(why, at_gpu_of(s->device)->cpu, "the device is no CPU") &&
+           at_need(why, !only || strstr(only, "cpu"), "ATTEND_OPENCL_SHAPE asks for another");
+}
+
 int at_gpu_step(const struct attend_exec *x, const struct at_step *s)
 {
     return (int)(s - x->variant->step);
@@ -67,48 +78,27 @@ void *at_gpu_status(const struct attend_exec *x)
     return x->transfer->status_mem;
 }
 
-const struct at_row *const at_gpu_rows[] = {&at_gpu_decode,
-                                            &at_gpu_attn_cpu,
-                                            &at_gpu_attn_local,
-                                            &at_gpu_attn_nolocal,
-                                            &at_gpu_unfused,
-                                            &at_gpu_matvec,
-                                            &at_gpu_matmul,
-                                            &at_gpu_add,
-                                            &at_gpu_mul,
-                                            &at_gpu_scale,
-                                            &at_gpu_where,
-                                            &at_gpu_select,
-                                            &at_gpu_silu,
-                                            &at_gpu_gelu,
-                                            &at_gpu_gelu_tanh,
-                                            &at_gpu_tanh,
-                                            &at_gpu_sigmoid,
-                                            &at_gpu_relu,
-                                            &at_gpu_erf,
-                                            &at_gpu_pow,
-                                            &at_gpu_cast,
-                                            &at_gpu_copy,
-                                            &at_gpu_softmax,
-                                            &at_gpu_rms_norm,
-                                            &at_gpu_layer_norm,
-                                            &at_gpu_rope,
-                                            &at_gpu_gather,
-                                            &at_gpu_append,
-                                            &at_gpu_concat,
-                                            &at_gpu_merge,
-                                            &at_gpu_delta,
-                                            &at_gpu_function_grad,
-                                            &at_gpu_clip,
-                                            &at_gpu_pad,
-                                            &at_gpu_sum,
-                                            &at_gpu_square_loss,
-                                            &at_gpu_square_loss_grad,
-                                            &at_gpu_cross_entropy,
-                                            &at_gpu_cross_entropy_grad,
-                                            &at_gpu_sgd,
-                                            &at_gpu_adamw,
-                                            &at_gpu_softmax_grad,
-                                            &at_gpu_norm_grad,
-                                            &at_gpu_gather_grad,
-                                            NULL};
+const struct at_row *const at_gpu_rows[] = {&at_gpu_decode_cpu,    &at_gpu_decode,
+                                            &at_gpu_attn_cpu,      &at_gpu_attn_local,
+                                            &at_gpu_attn_nolocal,  &at_gpu_unfused,
+                                            &at_gpu_matvec_cpu,    &at_gpu_matmul_cpu,
+                                            &at_gpu_matvec,        &at_gpu_matmul,
+                                            &at_gpu_add,           &at_gpu_mul,
+                                            &at_gpu_scale,         &at_gpu_where,
+                                            &at_gpu_select,        &at_gpu_silu,
+                                            &at_gpu_gelu,          &at_gpu_gelu_tanh,
+                                            &at_gpu_tanh,          &at_gpu_sigmoid,
+                                            &at_gpu_relu,          &at_gpu_erf,
+                                            &at_gpu_pow,           &at_gpu_cast,
+                                            &at_gpu_copy,          &at_gpu_softmax,
+                                            &at_gpu_rms_norm,      &at_gpu_layer_norm,
+                                            &at_gpu_rope,          &at_gpu_gather,
+                                            &at_gpu_append,        &at_gpu_concat,
+                                            &at_gpu_merge,         &at_gpu_delta,
+                                            &at_gpu_function_grad, &at_gpu_clip,
+                                            &at_gpu_pad,           &at_gpu_sum,
+                                            &at_gpu_square_loss,   &at_gpu_square_loss_grad,
+                                            &at_gpu_cross_entropy, &at_gpu_cross_entropy_grad,
+                                            &at_gpu_sgd,           &at_gpu_adamw,
+                                            &at_gpu_softmax_grad,  &at_gpu_norm_grad,
+                                            &at_gpu_gather_grad,   NULL};

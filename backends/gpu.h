@@ -17,12 +17,15 @@ enum at_gpu_file {
     AT_GPU_ARGS,
     AT_GPU_OPS,
     AT_GPU_GEMM,
+    AT_GPU_TILE_CPU,
     AT_GPU_GEMM_CPU,
     AT_GPU_SCORE,
     AT_GPU_ATTN_LOCAL,
     AT_GPU_ATTN_NOLOCAL,
     AT_GPU_ATTN_CPU,
+    AT_GPU_ATTN_MERGE,
     AT_GPU_ATTN_DECODE,
+    AT_GPU_ATTN_DECODE_CPU,
     AT_GPU_ATTN_UNFUSED,
     AT_GPU_TRAIN,
     AT_GPU_FILES
@@ -50,6 +53,7 @@ struct at_gpu_launch {
 struct at_gpu {
     enum at_expr_dialect dialect;
     bool cpu;            /* a work item is a core with vectors */
+    int lanes;           /* floats of its vectors */
     bool slow_local;     /* local memory is no faster than the rest */
     int64_t local_bytes; /* that a group may have */
     int64_t group_items; /* and items */
@@ -76,6 +80,8 @@ void at_gpu_strides(const struct at_view *v, at_i64 to[6]);
 void *at_gpu_buffer(const struct attend_exec *x, int t, int64_t *at);
 /* Launches for a step on the exec's stream. */
 int at_gpu_run(struct attend_exec *x, const struct at_step *s, const struct at_gpu_launch *l);
+/* May a row that is shaped for CPUs have s?  ATTEND_OPENCL_SHAPE can ask for others. */
+bool at_gpu_on_cpu(const struct at_step *s, struct at_why *why);
 /* The step's number, for the status words; and those. */
 int at_gpu_step(const struct attend_exec *x, const struct at_step *s);
 void *at_gpu_status(const struct attend_exec *x);
@@ -89,9 +95,9 @@ struct at_gpu_kernels {
 int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_source *source,
                    const char *const *names, int n, int64_t bytes, struct at_err *e);
 
-extern const struct at_row at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_local, at_gpu_attn_nolocal,
+extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_local, at_gpu_attn_nolocal,
     at_gpu_unfused;
-extern const struct at_row at_gpu_matvec, at_gpu_matmul;
+extern const struct at_row at_gpu_matvec_cpu, at_gpu_matmul_cpu, at_gpu_matvec, at_gpu_matmul;
 extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
     at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,
     at_gpu_erf, at_gpu_pow, at_gpu_cast, at_gpu_copy, at_gpu_softmax, at_gpu_rms_norm,

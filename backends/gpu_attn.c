@@ -14,7 +14,7 @@
 #define LOCAL_ROWS 32            /* of a tile of attn_local */
 #define NOLOCAL_ROWS 64          /* of a group of attn_nolocal, */
 #define NOLOCAL_SLICE 32         /* and the channels of an item */
-#define CPU_ROWS 64              /* of a panel of attn_cpu */
+#define CPU_ROWS 256             /* of a panel of attn_cpu, up to 128 channels */
 #define UNFUSED_ROWS 256         /* whose scores are in memory at once, ... */
 #define UNFUSED_BYTES (64 << 20) /* ... in no more than this where that is more than a row */
 
@@ -91,10 +91,17 @@ static bool accepts_decode(const attend_plan *plan, const struct at_step *s, str
            accepts(plan, s, why);
 }
 
+static bool accepts_decode_cpu(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    struct extent e = extents(plan, s);
+    return asked("decode_cpu", why) && at_gpu_on_cpu(s, why) &&
+           at_need(why, e.rows * e.ratio <= FEW, "more than 8 rows of a group of heads") &&
+           accepts(plan, s, why);
+}
+
 static bool accepts_cpu(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
-    return asked("cpu", why) && at_need(why, at_gpu_of(s->device)->cpu, "the device is no CPU") &&
-           accepts(plan, s, why);
+    return asked("cpu", why) && at_gpu_on_cpu(s, why) && accepts(plan, s, why);
 }
 
 static bool accepts_local(const attend_plan *plan, const struct at_step *s, struct at_why *why)
@@ -195,11 +202,11 @@ struct problem {
     bool unchanged;
 };
 
-static int prepare(attend_plan *plan, struct at_step *s, enum at_gpu_file file, const char *defines,
+static int prepare(attend_plan *plan, struct at_step *s, unsigned files, const char *defines,
                    const char *const *names, int n, struct at_err *e)
 {
     const struct at_attention *p = &s->p->attention;
-    struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | 1u << file};
+    struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | files};
     struct extent x = extents(plan, s);
     char *printed = print_expressions(plan, s);
     if (!printed)
@@ -215,55 +222,85 @@ static int prepare(attend_plan *plan, struct at_step *s, enum at_gpu_file file, 
     return status;
 }
 
-static int prepare_sliced(attend_plan *plan, struct at_step *s, enum at_gpu_file file,
+static int prepare_sliced(attend_plan *plan, struct at_step *s, unsigned files,
                           const char *const *names, int n, struct at_err *e)
 {
     char defines[32];
     snprintf(defines, sizeof defines, "-DAT_DV=%d", slice_of(extents(plan, s).dv));
-    return prepare(plan, s, file, defines, names, n, e);
+    return prepare(plan, s, files, defines, names, n, e);
 }
 
-static int prepare_decode(attend_plan *plan, struct at_step *s, struct at_err *e)
+/* Partials of chunks, whichever kernel leaves them. */
+static int book_partials(attend_plan *plan, struct at_step *s, int status, struct at_err *e)
 {
-    static const char *const names[] = {"decode", "decode_merge"};
     struct extent x = extents(plan, s);
     int slice = slice_of(x.dv);
     int64_t chunks = at_max(1, at_ceil_div(x.keys, chunk_length(x.keys)));
     int64_t states = at_mul_size(x.seqs, x.groups * at_ceil_div(x.dv, slice) * chunks * FEW);
-    int status = prepare_sliced(plan, s, AT_GPU_ATTN_DECODE, names, 2, e);
     s->shared_work = at_mul_size(states, (2 + slice) * (int64_t)sizeof(float));
     if (status == 0 && s->shared_work < 0)
         status = at_fail(e, ATTEND_ELIMIT, "attention over %lld sequences", (long long)x.seqs);
     return status;
 }
 
+static int prepare_decode(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    static const char *const names[] = {"decode", "decode_merge"};
+    unsigned files = 1u << AT_GPU_ATTN_MERGE | 1u << AT_GPU_ATTN_DECODE;
+    return book_partials(plan, s, prepare_sliced(plan, s, files, names, 2, e), e);
+}
+
+/* Room for the channels of a head: kernels are made for few of these. */
+static int room_of(int64_t d)
+{
+    return d <= 64 ? 64 : d <= 128 ? 128 : d <= 256 ? 256 : 576;
+}
+
+static int cpu_rows(int64_t dk, int64_t dv)
+{
+    int room = room_of(at_max(dk, dv));
+    return room <= 128 ? CPU_ROWS : room <= 256 ? CPU_ROWS / 2 : CPU_ROWS / 4;
+}
+
+static int prepare_decode_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    static const char *const names[] = {"decode_cpu", "decode_merge"};
+    unsigned files = 1u << AT_GPU_TILE_CPU | 1u << AT_GPU_ATTN_MERGE | 1u << AT_GPU_ATTN_DECODE_CPU;
+    struct extent x = extents(plan, s);
+    char defines[64];
+    snprintf(defines, sizeof defines, "-DAT_LANES=%d -DAT_DK=%d -DAT_DV=%d",
+             at_gpu_of(s->device)->lanes, room_of(x.dk), slice_of(x.dv));
+    return book_partials(plan, s, prepare(plan, s, files, defines, names, 2, e), e);
+}
+
 static int prepare_local(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     static const char *const name = "attn_local";
-    return prepare_sliced(plan, s, AT_GPU_ATTN_LOCAL, &name, 1, e);
+    return prepare_sliced(plan, s, 1u << AT_GPU_ATTN_LOCAL, &name, 1, e);
 }
 
 static int prepare_nolocal(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     static const char *const name = "attn_nolocal";
-    return prepare(plan, s, AT_GPU_ATTN_NOLOCAL, "", &name, 1, e);
+    return prepare(plan, s, 1u << AT_GPU_ATTN_NOLOCAL, "", &name, 1, e);
 }
 
 static int prepare_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     static const char *const name = "attn_cpu";
     struct extent x = extents(plan, s);
-    int64_t d = at_max(x.dk, x.dv), room = d <= 64 ? 64 : d <= 128 ? 128 : d <= 256 ? 256 : 576;
-    char defines[48];
-    snprintf(defines, sizeof defines, "-DAT_DK=%d -DAT_DV=%d", (int)room, (int)room);
-    return prepare(plan, s, AT_GPU_ATTN_CPU, defines, &name, 1, e);
+    char defines[80];
+    int room = room_of(at_max(x.dk, x.dv));
+    snprintf(defines, sizeof defines, "-DAT_LANES=%d -DAT_ROWS=%d -DAT_DK=%d -DAT_DV=%d",
+             at_gpu_of(s->device)->lanes, cpu_rows(x.dk, x.dv), room, room);
+    return prepare(plan, s, 1u << AT_GPU_TILE_CPU | 1u << AT_GPU_ATTN_CPU, defines, &name, 1, e);
 }
 
 static int prepare_unfused(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     static const char *const names[] = {"unfused_scores", "unfused_softmax", "unfused_values"};
     struct extent x = extents(plan, s);
-    int status = prepare(plan, s, AT_GPU_ATTN_UNFUSED, "", names, 3, e);
+    int status = prepare(plan, s, 1u << AT_GPU_ATTN_UNFUSED, "", names, 3, e);
     s->shared_work = unfused_rows(x.keys) * at_max(1, x.keys) * (int64_t)sizeof(float);
     return status;
 }
@@ -430,13 +467,15 @@ static struct at_gpu_launch launch_of(const struct attend_exec *x, const struct 
     return l;
 }
 
-static int run_decode(struct attend_exec *x, const struct at_step *s)
+/* Chunks by groups of so many items; then what they leave becomes one. */
+static int run_chunks(struct attend_exec *x, const struct at_step *s, int items)
 {
     struct problem *p = at_step_state(x, s);
     int slice = slice_of(p->a.dv);
     p->args.chunk = chunk_length(extents(x->plan, s).keys);
     p->args.chunks = (at_i32)at_max(1, at_ceil_div(p->most_keys, p->args.chunk));
     struct at_gpu_launch l = launch_of(x, s, 0);
+    l.items = items;
     l.groups[0] = p->args.chunks;
     l.groups[1] = p->a.ng * at_ceil_div(p->a.dv, slice);
     l.groups[2] = p->most_rows > 0 ? p->a.nseq : 0;
@@ -444,8 +483,19 @@ static int run_decode(struct attend_exec *x, const struct at_step *s)
     if (status < 0)
         return status;
     l.kernel = ((const struct at_gpu_kernels *)s->packed)->kernel[1];
+    l.items = 64;
     l.groups[0] = p->most_rows;
     return at_gpu_run(x, s, &l);
+}
+
+static int run_decode(struct attend_exec *x, const struct at_step *s)
+{
+    return run_chunks(x, s, 64);
+}
+
+static int run_decode_cpu(struct attend_exec *x, const struct at_step *s)
+{
+    return run_chunks(x, s, 1);
 }
 
 static int run_tiles(struct attend_exec *x, const struct at_step *s, int64_t rows, int64_t slice)
@@ -474,7 +524,7 @@ static int run_cpu(struct attend_exec *x, const struct at_step *s)
     const struct problem *p = at_step_state(x, s);
     struct at_gpu_launch l = launch_of(x, s, 0);
     l.items = 1;
-    l.groups[0] = at_ceil_div(p->most_rows, CPU_ROWS);
+    l.groups[0] = at_ceil_div(p->most_rows, cpu_rows(p->a.dk, p->a.dv));
     l.groups[1] = p->a.ng;
     l.groups[2] = p->a.nseq;
     return at_gpu_run(x, s, &l);
@@ -513,6 +563,8 @@ static int run_unfused(struct attend_exec *x, const struct at_step *s)
     return status;
 }
 
+const struct at_row at_gpu_decode_cpu = {"decode_cpu",       AT_ATTENTION, accepts_decode_cpu,
+                                         prepare_decode_cpu, bind,         run_decode_cpu};
 const struct at_row at_gpu_decode = {"decode",       AT_ATTENTION, accepts_decode,
                                      prepare_decode, bind,         run_decode};
 const struct at_row at_gpu_attn_cpu = {"cpu",       AT_ATTENTION, accepts_cpu,

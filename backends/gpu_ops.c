@@ -465,21 +465,29 @@ static bool accepts_matvec(const attend_plan *plan, const struct at_step *s, str
            accepts_matmul(plan, s, why);
 }
 
-static int prepare_gemm(attend_plan *plan, struct at_step *s, const char *name, struct at_err *e)
+static bool accepts_matmul_cpu(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    return at_gpu_on_cpu(s, why) && accepts_matmul(plan, s, why);
+}
+
+static bool accepts_matvec_cpu(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    return at_gpu_on_cpu(s, why) && accepts_matvec(plan, s, why);
+}
+
+static int prepare_gemm(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     struct at_gpu_source source = {.files = 1u << AT_GPU_GEMM};
     snprintf(source.defines, sizeof source.defines, "-DAT_B=%d", tensor(plan, s->in[1])->type);
-    return at_gpu_prepare(plan, s, &source, &name, 1, sizeof(struct at_gpu_kernels), e);
+    return at_gpu_prepare(plan, s, &source, &s->row->name, 1, sizeof(struct at_gpu_kernels), e);
 }
 
-static int prepare_matmul(attend_plan *plan, struct at_step *s, struct at_err *e)
+static int prepare_gemm_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
-    return prepare_gemm(plan, s, "matmul", e);
-}
-
-static int prepare_matvec(attend_plan *plan, struct at_step *s, struct at_err *e)
-{
-    return prepare_gemm(plan, s, "matvec", e);
+    struct at_gpu_source source = {.files = 1u << AT_GPU_TILE_CPU | 1u << AT_GPU_GEMM_CPU};
+    snprintf(source.defines, sizeof source.defines, "-DAT_B=%d -DAT_LANES=%d",
+             tensor(plan, s->in[1])->type, at_gpu_of(s->device)->lanes);
+    return at_gpu_prepare(plan, s, &source, &s->row->name, 1, sizeof(struct at_gpu_kernels), e);
 }
 
 static void batch(const struct at_view *c, const struct at_view *v, at_i64 stride[4])
@@ -544,6 +552,28 @@ static int run_matvec(struct attend_exec *x, const struct at_step *s)
     return at_gpu_run(x, s, &l);
 }
 
+static int run_matmul_cpu(struct attend_exec *x, const struct at_step *s)
+{
+    struct at_k_matmul a;
+    struct at_gpu_launch l = {.kernel = kernel_of(s)};
+    fill_matmul(&a, &l, x, s);
+    l.items = 1;
+    l.groups[0] = at_ceil_div(a.n, 96);
+    l.groups[1] = at_ceil_div(a.m, 128);
+    return at_gpu_run(x, s, &l);
+}
+
+static int run_matvec_cpu(struct attend_exec *x, const struct at_step *s)
+{
+    struct at_k_matmul a;
+    struct at_gpu_launch l = {.kernel = kernel_of(s)};
+    fill_matmul(&a, &l, x, s);
+    l.items = 1;
+    l.groups[0] = a.m ? at_ceil_div(a.n, 16) : 0;
+    l.groups[1] = 1;
+    return at_gpu_run(x, s, &l);
+}
+
 /* ---- the rows ---- */
 
 #define MAP(op, row)                                                                               \
@@ -578,7 +608,11 @@ const struct at_row at_gpu_append = {"append",      AT_APPEND, accepts_append,
                                      prepare_named, NULL,      run_append};
 const struct at_row at_gpu_merge = {"merge",       AT_MERGE, accepts_merge,
                                     prepare_named, NULL,     run_merge};
-const struct at_row at_gpu_matvec = {"matvec",       AT_MATMUL, accepts_matvec,
-                                     prepare_matvec, NULL,      run_matvec};
-const struct at_row at_gpu_matmul = {"matmul",       AT_MATMUL, accepts_matmul,
-                                     prepare_matmul, NULL,      run_matmul};
+const struct at_row at_gpu_matvec_cpu = {"matvec_cpu",     AT_MATMUL, accepts_matvec_cpu,
+                                         prepare_gemm_cpu, NULL,      run_matvec_cpu};
+const struct at_row at_gpu_matmul_cpu = {"matmul_cpu",     AT_MATMUL, accepts_matmul_cpu,
+                                         prepare_gemm_cpu, NULL,      run_matmul_cpu};
+const struct at_row at_gpu_matvec = {"matvec",     AT_MATMUL, accepts_matvec,
+                                     prepare_gemm, NULL,      run_matvec};
+const struct at_row at_gpu_matmul = {"matmul",     AT_MATMUL, accepts_matmul,
+                                     prepare_gemm, NULL,      run_matmul};

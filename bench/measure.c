@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* One measurement of attention, beside the ceilings of the machine at that moment. */
 #include "bench.h"
+#include "gpu.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -204,6 +205,8 @@ int bench_begin(struct bench_problem *p, attend_exec *exec)
     p->device = s->device->name;
     if (s->device->backend == &at_backend_simd)
         p->kernels = s->device->kernels;
+    else if (s->device->memory && at_gpu_of(s->device)->cpu)
+        p->kernels = at_simd_best(); /* the same machine, whoever compiles */
     p->seq = calloc((size_t)at_attn_max_seqs(exec->plan, s) + 1, sizeof *p->seq);
     if (!p->seq)
         return at_fail(&exec->err, ATTEND_ENOMEM, "no memory");

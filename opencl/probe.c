@@ -100,6 +100,7 @@ static void ask(struct at_cl_device *d)
     d->gpu = (struct at_gpu){
         .dialect = AT_EXPR_OPENCL,
         .cpu = d->is_cpu,
+        .lanes = number(d, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, 4) >= 16 ? 16 : 8,
         .slow_local = strstr(d->device_name, "Mali") != NULL,
         .local_bytes = (int64_t)number(d, CL_DEVICE_LOCAL_MEM_SIZE, 8),
         .group_items = (int64_t)number(d, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof(size_t)),

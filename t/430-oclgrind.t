@@ -18,7 +18,7 @@ if ! "${ATTEND_ATTEND:-attend}" devices | grep -q 'opencl:0 .*Oclgrind'; then
     exit 0
 fi
 n=0
-for shape in decode cpu gpu_local gpu_nolocal unfused; do
+for shape in decode decode_cpu cpu gpu_local gpu_nolocal unfused; do
     n=$((n + 1))
     rm -f "$OCLGRIND_LOG"
     ATTEND_OPENCL_SHAPE=$shape "${ATTEND_ATTEND:-attend}" check --device opencl:0 \

@@ -1,215 +1,236 @@
 /* SPDX-License-Identifier: MIT */
 /* Attention for CPUs that speak OpenCL: a work item is a core, and lanes of its vectors are packed rows.
- * Keys are uniform, so nothing is reduced across lanes: simd/k_attn.h in OpenCL C.  A panel of ROWS rows
- * is four strips of 16; a tile of 6 keys, or channels, by 16 rows stays in registers.  AT_DK and AT_DV are
- * the room for a head. */
-#define ROWS 64
-#define KEYS 48 /* a multiple of 6, and of 4 for dropout */
-#define STRIP 16
-#define WIDE (AT_DV + 5) / 6 * 6
+ * Keys are uniform, so nothing is reduced across lanes: simd/k_attn.h in OpenCL C.  A panel of AT_ROWS
+ * rows is strips of AT_STRIP; a tile of them by 6 keys, or channels, stays in registers.  AT_DK and AT_DV
+ * are the room for a head.
+ *
+ * The reference m is not the maximum: it moves only where a weight would be more than 2^24, so that most
+ * scores leave the tile as weights. */
+#define KEYS 48 /* of a block: a multiple of AT_TILE, and of 4 for dropout */
+#define STRIPS (AT_ROWS / AT_STRIP)
+#define WIDE ((AT_DV + 5) / 6 * 6)
+#define MOST 24.0f
 
-
-/* z += a[t][16] b[x bx + t bt]^T over t < nt, from and to out[6][16]. */
-AT_FN void contract(float *out, int fresh, float8 by0, float8 by1, const float *a, const float *b, int bx,
-                    int bt, int nt)
-{
-    float8 z00 = 0, z01 = 0, z10 = 0, z11 = 0, z20 = 0, z21 = 0, z30 = 0, z31 = 0, z40 = 0, z41 = 0,
-           z50 = 0, z51 = 0;
-    if (!fresh) {
-        z00 = vload8(0, out) * by0, z01 = vload8(1, out) * by1, z10 = vload8(2, out) * by0;
-        z11 = vload8(3, out) * by1, z20 = vload8(4, out) * by0, z21 = vload8(5, out) * by1;
-        z30 = vload8(6, out) * by0, z31 = vload8(7, out) * by1, z40 = vload8(8, out) * by0;
-        z41 = vload8(9, out) * by1, z50 = vload8(10, out) * by0, z51 = vload8(11, out) * by1;
-    }
-    for (int t = 0; t < nt; t++) {
-        float8 a0 = vload8(2 * t, a), a1 = vload8(2 * t + 1, a);
-        const float *p = b + t * bt;
-        z00 = fma(a0, (float8)(p[0]), z00), z01 = fma(a1, (float8)(p[0]), z01);
-        z10 = fma(a0, (float8)(p[bx]), z10), z11 = fma(a1, (float8)(p[bx]), z11);
-        z20 = fma(a0, (float8)(p[2 * bx]), z20), z21 = fma(a1, (float8)(p[2 * bx]), z21);
-        z30 = fma(a0, (float8)(p[3 * bx]), z30), z31 = fma(a1, (float8)(p[3 * bx]), z31);
-        z40 = fma(a0, (float8)(p[4 * bx]), z40), z41 = fma(a1, (float8)(p[4 * bx]), z41);
-        z50 = fma(a0, (float8)(p[5 * bx]), z50), z51 = fma(a1, (float8)(p[5 * bx]), z51);
-    }
-    vstore8(z00, 0, out), vstore8(z01, 1, out), vstore8(z10, 2, out), vstore8(z11, 3, out);
-    vstore8(z20, 4, out), vstore8(z21, 5, out), vstore8(z30, 6, out), vstore8(z31, 7, out);
-    vstore8(z40, 8, out), vstore8(z41, 9, out), vstore8(z50, 10, out), vstore8(z51, 11, out);
-}
-
-/* 2^x for x <= 24 or so; 0 under 2^-126, NaN stays.  As simd/k_math.h has it. */
-AT_FN float8 exp2_8(float8 x)
-{
-    float8 t = fmax(x, -127.0f), n = rint(t), f = t - n;
-    float8 p = fma(f, (float8)(1.5403513e-4f), (float8)(1.3390735e-3f));
-    p = fma(p, f, (float8)(9.6182375e-3f));
-    p = fma(p, f, (float8)(5.5503574e-2f));
-    p = fma(p, f, (float8)(0.24022650f));
-    p = fma(p, f, (float8)(0.69314719f));
-    p = fma(p, f, (float8)(1.0f));
-    float8 y = as_float8(as_int8(p) + (convert_int8(n) << 23));
-    y = select(y, (float8)(0.0f), x < -126.0f);
-    return select(x, y, x == x); /* NaN */
-}
-
-/* A row of a tensor of any type as f32. */
-AT_FN void stage_row(float *to, AT_GLOBAL const uchar *p, at_i64 at, int type, float by, int n)
-{
-    if (type == AT_F32) {
-        AT_GLOBAL const float *from = (AT_GLOBAL const float *)p + at;
-        for (int d = 0; d < n; d++)
-            to[d] = from[d] * by;
-    } else if (type == AT_F16) {
-        for (int d = 0; d < n; d++)
-            to[d] = at_half(p, at + d);
-    } else {
-        for (int d = 0; d < n; d++)
-            to[d] = at_channel(p, at, d, type) * by;
-    }
-}
+struct panel {
+    float q[AT_ROWS * AT_DK], p[KEYS * AT_STRIP], acc[AT_ROWS * WIDE], m[AT_ROWS], l[AT_ROWS];
+    int low[AT_ROWS], high[AT_ROWS];
+    float k[KEYS * AT_DK], v[KEYS * WIDE], row[AT_DK];
+};
 
 /* What is done to scores that are not just scaled, one by one. */
-AT_FN void edit(const struct at_k_attn *a, const struct at_in *x, float *st, int g, int first, int n, int j0,
+AT_FN void edit(const struct at_k_attn *a, const struct at_in *x, float *p, int g, int first, int n, int j0,
                 int from, int to)
 {
     for (int k = from; k < to; k++)
         for (int r = 0; r < n; r++)
-            st[k * STRIP + r] = at_score(a, x, g, first + r, j0 + k, st[k * STRIP + r]);
+            p[k * AT_STRIP + r] = at_score(a, x, g, first + r, j0 + k, p[k * AT_STRIP + r]);
 }
 
+AT_FN void additive_scores(const struct at_k_attn *a, const struct at_in *x, float *p, const float *q,
+                           const float *k, int nk)
+{
+    AT_GLOBAL const float *va = (AT_GLOBAL const float *)x->additive + a->additive;
+    for (int j = 0; j < nk; j++)
+        for (int r = 0; r < AT_STRIP; r++) {
+            float sum = 0.0f;
+            for (int d = 0; d < a->dk; d++)
+                sum += va[d] * tanh(q[d * AT_STRIP + r] + k[j * a->dk + d]);
+            p[j * AT_STRIP + r] = sum;
+        }
+}
+
+/* The weights of six keys, from scores that begin at -m; l grows, top is the largest score left. */
+#define WEIGH(k)                                                                                   \
+    top0 = AT_VMAX(z##k##0, top0), top1 = AT_VMAX(z##k##1, top1);                                  \
+    z##k##0 = at_vexp2(z##k##0), z##k##1 = at_vexp2(z##k##1);                                      \
+    l0 += z##k##0, l1 += z##k##1;                                                                  \
+    AT_TILE_PUT(k, p)
+
+/* Scores and softmax_step of a block that all rows see whole; 0, and nothing changed but p, where the
+ * reference has to move. */
+AT_FN int settled_block(float *p, float *m, float *l, const float *q, const float *keys, int nk, int dk)
+{
+    at_vec m0 = at_vget(0, m), m1 = at_vget(1, m), l0 = at_vget(0, l), l1 = at_vget(1, l);
+    at_vec top0 = -AT_INF, top1 = -AT_INF;
+    if (any(m0 == -AT_INF) || any(m1 == -AT_INF))
+        return 0;
+    for (int k = 0; k < nk; k += AT_TILE, p += AT_TILE * AT_STRIP) {
+        const float *b = keys + k * dk;
+        AT_TILE_FROM(-m0, -m1);
+        AT_TILE_LOOP(q, b, dk, 1, dk)
+        WEIGH(0)
+        WEIGH(1)
+        WEIGH(2)
+        WEIGH(3)
+        WEIGH(4)
+        WEIGH(5)
+    }
+    if (any(top0 > MOST) || any(top1 > MOST))
+        return 0;
+    at_vput(l0, 0, l), at_vput(l1, 1, l);
+    return 1;
+}
+
+/* -inf for keys that a row does not see. */
+AT_FN void hide(float *p, const int *low, const int *high, int j0, int nk)
+{
+    at_ivec low0 = at_iget(0, low) - j0, low1 = at_iget(1, low) - j0;
+    at_ivec high0 = at_iget(0, high) - j0, high1 = at_iget(1, high) - j0;
+    for (int k = 0; k < nk; k++) {
+        at_vec s0 = at_vget(2 * k, p), s1 = at_vget(2 * k + 1, p);
+        at_vput(k >= low0 && k < high0 ? s0 : (at_vec)(-AT_INF), 2 * k, p);
+        at_vput(k >= low1 && k < high1 ? s1 : (at_vec)(-AT_INF), 2 * k + 1, p);
+    }
+}
+
+/* softmax_step of scores, in units of `unit` / log2(e); by: what was summed so far is times this. */
+AT_FN void softmax_step(float *p, int nk, float *m, float *l, float unit, at_vec *by0, at_vec *by1)
+{
+    at_vec m0 = at_vget(0, m), m1 = at_vget(1, m), top0 = -AT_INF, top1 = -AT_INF;
+    for (int k = 0; k < nk; k++) {
+        top0 = AT_VMAX(at_vget(2 * k, p), top0);
+        top1 = AT_VMAX(at_vget(2 * k + 1, p), top1);
+    }
+    top0 = AT_VMAX(top0 * unit, m0);
+    top1 = AT_VMAX(top1 * unit, m1);
+    at_vec r0 = top0 == -AT_INF ? (at_vec)(0.0f) : top0, r1 = top1 == -AT_INF ? (at_vec)(0.0f) : top1;
+    *by0 = at_vexp2_or_0(m0 - r0), *by1 = at_vexp2_or_0(m1 - r1);
+    at_vec l0 = at_vget(0, l) * *by0, l1 = at_vget(1, l) * *by1;
+    for (int k = 0; k < nk; k++) {
+        at_vec p0 = at_vexp2_or_0(fma(at_vget(2 * k, p), (at_vec)(unit), -r0));
+        at_vec p1 = at_vexp2_or_0(fma(at_vget(2 * k + 1, p), (at_vec)(unit), -r1));
+        l0 += p0, l1 += p1;
+        at_vput(p0, 2 * k, p), at_vput(p1, 2 * k + 1, p);
+    }
+    at_vput(top0, 0, m), at_vput(top1, 1, m), at_vput(l0, 0, l), at_vput(l1, 1, l);
+}
+
+/* accumulate where hidden values are not finite: these must not meet their weights of 0. */
+AT_FN void accumulate_exactly(float *acc, at_vec by0, at_vec by1, const float *p, const float *v, int nk,
+                              int wide)
+{
+    float by[AT_STRIP];
+    at_vput(by0, 0, by), at_vput(by1, 1, by);
+    for (int d = 0; d < wide; d++)
+        for (int r = 0; r < AT_STRIP; r++) {
+            float sum = acc[d * AT_STRIP + r] * by[r];
+            for (int k = 0; k < nk; k++)
+                if (!AT_DEAD(p[k * AT_STRIP + r]))
+                    sum = fma(p[k * AT_STRIP + r], v[k * wide + d], sum);
+            acc[d * AT_STRIP + r] = sum;
+        }
+}
+
+/* pack_k, pack_v: keys [from, to) of the block, 0 for the others. */
+AT_FN void pack_keys(const struct at_k_attn *a, const struct at_in *x, struct panel *w, int g, int j0, int from,
+                    int to, int nk, int wide)
+{
+    for (int k = 0; k < nk; k++) {
+        float by;
+        int some = k >= from && k < to;
+        if (some) {
+            at_i64 at = at_k_at(a, x, g, j0 + k, &by);
+            at_stage(w->k + k * a->dk, x->k, at, 0, a->dk, a->k.type, by);
+            at = at_v_at(a, x, g, j0 + k, &by);
+            at_stage(w->v + k * wide, x->v, at, 0, a->dv, a->v.type, by);
+        }
+        for (int d = some ? a->dk : 0; d < a->dk; d++)
+            w->k[k * a->dk + d] = 0.0f;
+        for (int d = some ? a->dv : 0; d < wide; d++)
+            w->v[k * wide + d] = 0.0f;
+    }
+}
+
+AT_FN int has_odd(const float *v, int n) /* is one not finite? */
+{
+    at_ivec top = 0;
+    int k, odd;
+    for (k = 0; k + AT_LANES <= n; k += AT_LANES) {
+        at_ivec bits = at_bits_vec(at_vget(0, v + k)) & 0x7fffffff;
+        top = AT_VMAX(bits, top);
+    }
+    odd = any(top >= 0x7f800000);
+    for (; k < n; k++)
+        odd |= !(fabs(v[k]) < AT_INF);
+    return odd;
+}
+
+/* x: panel; y: KV group; z: sequence. */
 AT_KERNEL AT_GROUP(1) void attn_cpu(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
-    float q[ROWS * AT_DK], kb[KEYS * AT_DK], vb[KEYS * WIDE], acc[ROWS * WIDE], st[KEYS * STRIP];
-    float m[ROWS], l[ROWS], row[AT_DK];
-    int low[ROWS], high[ROWS];
+    struct panel w __attribute__((aligned(64)));
+    struct at_keys seen[STRIPS];
     AT_ATTN_IN(in, AT_GROUP_Z)
-    int g = (int)AT_GROUP_Y, rows = in.nq * in.ratio, first = (int)AT_GROUP_X * ROWS;
+    int g = (int)AT_GROUP_Y, rows = in.nq * in.ratio, first = (int)AT_GROUP_X * AT_ROWS;
     if (first >= rows)
         return;
-    int n = rows - first < ROWS ? rows - first : ROWS, strips = (n + STRIP - 1) / STRIP;
-    int wide = (a.dv + 5) / 6 * 6;
-    struct at_keys keys =
-        at_key_range(&a, &in, first / in.ratio, (first + n - 1) / in.ratio + 1);
-    /* pack_q: strips of [channel][16] */
-    float factor = a.edits ? 1.0f : a.scale * AT_LOG2E;
-    for (int r = 0; r < strips * STRIP; r++) {
-        float *to = q + r / STRIP * STRIP * a.dk + r % STRIP;
+    int n = rows - first < AT_ROWS ? rows - first : AT_ROWS, strips = (n + AT_STRIP - 1) / AT_STRIP;
+    int wide = (a.dv + AT_TILE - 1) / AT_TILE * AT_TILE, plain = !a.edits && !a.has_additive;
+    struct at_keys keys = at_key_range(&a, &in, first / in.ratio, (first + n - 1) / in.ratio + 1);
+    /* pack_q: strips of [channel][AT_STRIP], in units of log2 where that is all that is done to scores */
+    float by = plain ? a.scale * AT_LOG2E : 1.0f;
+    for (int r = 0; r < strips * AT_STRIP; r++) {
+        float *to = w.q + r / AT_STRIP * AT_STRIP * a.dk + r % AT_STRIP;
         if (r < n)
-            stage_row(row, in.q, at_q_at(&a, &in, g, first + r), a.q.type, 1.0f, a.dk);
+            at_stage(w.row, in.q, at_q_at(&a, &in, g, first + r), 0, a.dk, a.q.type, by);
         for (int d = 0; d < a.dk; d++)
-            to[d * STRIP] = r < n ? row[d] : 0.0f;
-        low[r] = r < n ? at_low(&a, &in, (first + r) / in.ratio) : 0;
-        high[r] = r < n ? at_high(&a, &in, (first + r) / in.ratio) : 0;
-        m[r] = -AT_INF;
-        l[r] = 0.0f;
+            to[d * AT_STRIP] = r < n ? w.row[d] : 0.0f;
+        w.low[r] = r < n ? at_low(&a, &in, (first + r) / in.ratio) : 0; /* others see all: there is a maximum */
+        w.high[r] = r < n ? at_high(&a, &in, (first + r) / in.ratio) : in.nk;
+        w.m[r] = -AT_INF;
+        w.l[r] = 0.0f;
     }
-    for (int k = 0; keys.first >= keys.end && k < ROWS * wide; k++)
-        acc[k] = 0.0f; /* else the first block of keys sets them */
+    for (int s = 0; s < strips; s++) {
+        int end = (s + 1) * AT_STRIP < n ? (s + 1) * AT_STRIP : n;
+        seen[s] = at_key_range(&a, &in, (first + s * AT_STRIP) / in.ratio, (first + end - 1) / in.ratio + 1);
+    }
+    for (int k = 0; k < strips * AT_STRIP * wide; k++)
+        w.acc[k] = 0.0f;
     for (int j0 = keys.first / KEYS * KEYS; j0 < keys.end; j0 += KEYS) {
         int from = keys.first > j0 ? keys.first - j0 : 0, to = keys.end - j0 < KEYS ? keys.end - j0 : KEYS;
-        int partial = a.hides || j0 < keys.full_first || j0 + KEYS > keys.full_end;
-        for (int k = 0; k < KEYS; k++) { /* pack_k, pack_v: 0 where no row sees the key */
-            float by;
-            int some = k >= from && k < to;
-            if (some) {
-                at_i64 at = at_k_at(&a, &in, g, j0 + k, &by);
-                stage_row(kb + k * a.dk, in.k, at, a.k.type, by, a.dk);
-                at = at_v_at(&a, &in, g, j0 + k, &by);
-                stage_row(vb + k * wide, in.v, at, a.v.type, by, a.dv);
-            }
-            for (int d = some ? a.dk : 0; d < a.dk; d++)
-                kb[k * a.dk + d] = 0.0f;
-            for (int d = some ? a.dv : 0; d < wide; d++)
-                vb[k * wide + d] = 0.0f;
-        }
+        int nk = (to + AT_TILE - 1) / AT_TILE * AT_TILE;
+        pack_keys(&a, &in, &w, g, j0, from, to, nk, wide);
+        int odd = (a.hides || j0 < keys.full_first || j0 + KEYS > keys.full_end) && has_odd(w.v, nk * wide);
         for (int s = 0; s < strips; s++) {
-            const float *qs = q + s * STRIP * a.dk;
-            int fresh = j0 == keys.first / KEYS * KEYS;
-            /* scores */
-            if (a.has_additive) {
-                for (int k = 0; k < KEYS; k++)
-                    for (int r = 0; r < STRIP; r++) {
-                        float sum = 0.0f;
-                        for (int d = 0; d < a.dk; d++)
-                            sum += ((AT_GLOBAL const float *)in.additive)[a.additive + d] *
-                                   tanh(qs[d * STRIP + r] + kb[k * a.dk + d]);
-                        st[k * STRIP + r] = sum;
-                    }
-            } else {
-                for (int k = 0; k < KEYS; k += 6)
-                    contract(st + k * STRIP, 1, 0, 0, qs, kb + k * a.dk, a.dk, 1, a.dk);
+            const float *q = w.q + s * AT_STRIP * a.dk;
+            float *m = w.m + s * AT_STRIP, *l = w.l + s * AT_STRIP, *acc = w.acc + s * AT_STRIP * wide;
+            int partial = a.hides || j0 < seen[s].full_first || j0 + KEYS > seen[s].full_end;
+            at_vec by0 = 1.0f, by1 = 1.0f;
+            if (j0 >= seen[s].end || j0 + KEYS <= seen[s].first)
+                continue;
+            if (partial || !plain || !settled_block(w.p, m, l, q, w.k, nk, a.dk)) {
+                if (a.has_additive)
+                    additive_scores(&a, &in, w.p, q, w.k, nk);
+                else
+                    for (int k = 0; k < nk; k += AT_TILE)
+                        at_tile(w.p + k * AT_STRIP, 0.0f, q, w.k + k * a.dk, a.dk, 1, a.dk);
+                if (a.edits)
+                    edit(&a, &in, w.p, g, first + s * AT_STRIP, n - s * AT_STRIP < AT_STRIP ? n - s * AT_STRIP : AT_STRIP,
+                         j0, from, to);
+                if (partial)
+                    hide(w.p, w.low + s * AT_STRIP, w.high + s * AT_STRIP, j0, nk);
+                softmax_step(w.p, nk, m, l, a.edits ? AT_LOG2E : plain ? 1.0f : a.scale * AT_LOG2E, &by0, &by1);
             }
-            if (a.edits) {
-                int lanes = n - s * STRIP < STRIP ? n - s * STRIP : STRIP;
-                edit(&a, &in, st, g, first + s * STRIP, lanes, j0, from, to);
-            }
-            float unit = a.edits ? AT_LOG2E : factor;
-            if (partial) {
-                int8 low0 = vload8(2 * s, low) - j0, low1 = vload8(2 * s + 1, low) - j0;
-                int8 high0 = vload8(2 * s, high) - j0, high1 = vload8(2 * s + 1, high) - j0;
-                for (int k = 0; k < KEYS; k++) {
-                    float8 s0 = vload8(2 * k, st), s1 = vload8(2 * k + 1, st);
-                    vstore8(select((float8)(-AT_INF), s0, k >= low0 && k < high0), 2 * k, st);
-                    vstore8(select((float8)(-AT_INF), s1, k >= low1 && k < high1), 2 * k + 1, st);
-                }
-            }
-            /* softmax_step */
-            float8 m0 = vload8(2 * s, m), m1 = vload8(2 * s + 1, m), top0 = -AT_INF, top1 = -AT_INF;
-            for (int k = 0; k < KEYS; k++) {
-                top0 = fmax(top0, vload8(2 * k, st));
-                top1 = fmax(top1, vload8(2 * k + 1, st));
-            }
-            top0 = fmax(m0, top0 * unit);
-            top1 = fmax(m1, top1 * unit);
-            float8 r0 = select(top0, (float8)(0.0f), top0 == -AT_INF);
-            float8 r1 = select(top1, (float8)(0.0f), top1 == -AT_INF);
-            float8 by0 = exp2_8(m0 - r0), by1 = exp2_8(m1 - r1);
-            float8 l0 = vload8(2 * s, l) * by0, l1 = vload8(2 * s + 1, l) * by1;
-            for (int k = 0; k < KEYS; k++) {
-                float8 s0 = vload8(2 * k, st), s1 = vload8(2 * k + 1, st);
-                float8 p0 = exp2_8(fma(s0, (float8)(unit), -r0));
-                float8 p1 = exp2_8(fma(s1, (float8)(unit), -r1));
-                l0 += p0;
-                l1 += p1;
-                vstore8(p0, 2 * k, st);
-                vstore8(p1, 2 * k + 1, st);
-            }
-            vstore8(top0, 2 * s, m), vstore8(top1, 2 * s + 1, m);
-            vstore8(l0, 2 * s, l), vstore8(l1, 2 * s + 1, l);
             if (a.below)
                 for (int k = from; k < to; k++)
-                    for (int r = 0; r < STRIP; r++)
-                        if (st[k * STRIP + r] > 0.0f)
-                            st[k * STRIP + r] *= at_dropout(&a, &in, g, first + s * STRIP + r, j0 + k);
-            /* accumulate */
-            float *as = acc + s * STRIP * wide;
-            int odd = 0;
-            for (int k = 0; partial && k < KEYS * wide; k++)
-                odd |= !(fabs(vb[k]) < AT_INF);
-            if (!odd) {
-                for (int d = 0; d < wide; d += 6)
-                    contract(as + d * STRIP, fresh, by0, by1, st, vb + d, 1, wide, KEYS);
-            } else { /* a hidden value that is not finite must not meet its weight of 0 */
-                float by[STRIP];
-                vstore8(by0, 0, by), vstore8(by1, 1, by);
-                for (int d = 0; d < wide; d++)
-                    for (int r = 0; r < STRIP; r++) {
-                        float sum = fresh ? 0.0f : as[d * STRIP + r] * by[r];
-                        for (int k = 0; k < KEYS; k++)
-                            if (!AT_DEAD(st[k * STRIP + r]))
-                                sum = fma(st[k * STRIP + r], vb[k * wide + d], sum);
-                        as[d * STRIP + r] = sum;
-                    }
-            }
+                    for (int r = 0; r < AT_STRIP; r++)
+                        if (w.p[k * AT_STRIP + r] > 0.0f)
+                            w.p[k * AT_STRIP + r] *= at_dropout(&a, &in, g, first + s * AT_STRIP + r, j0 + k);
+            if (odd && partial)
+                accumulate_exactly(acc, by0, by1, w.p, w.v, nk, wide);
+            else
+                for (int d = 0; d < wide; d += AT_TILE)
+                    at_tile_add(acc + d * AT_STRIP, by0, by1, w.p, w.v + d, 1, wide, nk);
         }
     }
     /* finish */
     for (int r = 0; r < n; r++) {
-        float by, top = m[r] / AT_LOG2E, sum = l[r];
+        float top = w.m[r] / AT_LOG2E, sum = w.l[r];
         at_sink(&a, &in, g, first + r, &top, &sum, &by);
         by = sum == 0.0f ? 0.0f : by / sum;
         AT_GLOBAL float *o = (AT_GLOBAL float *)out + at_o_at(&a, &in, g, first + r);
         for (int d = 0; d < a.dv; d++)
-            o[d] = sum == 0.0f ? 0.0f : acc[r / STRIP * STRIP * wide + d * STRIP + r % STRIP] * by;
+            o[d] = sum == 0.0f ? 0.0f : w.acc[(r / AT_STRIP * wide + d) * AT_STRIP + r % AT_STRIP] * by;
         if (a.has_lse)
             ((AT_GLOBAL float *)lse)[at_lse_at(&a, &in, g, first + r)] = top + log(sum);
     }
