@@ -20,7 +20,7 @@
     X(EMBEDDER, "the folder of the sentence model that the tests read")                            \
     X(CUEMU, "the emulator of the CUDA driver that the tests load")                                \
     X(ATTEND, "the program that the tests run")                                                    \
-    X(TEST_EVERY, "tests of words check only each n-th, for slow checkers")
+    X(TEST_EVERY, "tests of words and cases check only each n-th, for slow checkers")
 
 #include <stddef.h>
 
