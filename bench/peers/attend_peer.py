@@ -36,7 +36,7 @@ class Attend:
         self.lib = lib = c.CDLL(path)
         for name in ("attend_graph_new", "attend_version", "attend_graph_error", "attend_exec_error"):
             getattr(lib, name).restype = c.c_void_p
-        for name in ("attend_graph_input", "attend_graph_attention"):
+        for name in ("attend_graph_input", "attend_graph_attention", "attend_graph_matmul"):
             getattr(lib, name).restype = Tensor
         opts, self.ctx = CtxOpts(), c.c_void_p()
         lib.attend_ctx_opts_init(c.byref(opts))
@@ -83,13 +83,26 @@ class Attend:
         k = lib.attend_graph_input(g, b"k", TYPE[p.kind], shape(p.g, p.skv))
         v = lib.attend_graph_input(g, b"v", TYPE[p.kind], shape(p.g, p.skv))
         lib.attend_graph_output(g, b"o", lib.attend_graph_attention(g, q, k, v, c.byref(opts), None))
-        plan, run = c.c_void_p(), c.c_void_p()
+        out = np.empty((p.b, p.h, p.sq, p.d), np.float32)
+        run = self.prepare(g, {"q": p.q_stored, "k": p.k_stored, "v": p.v_stored, "o": out})
+        return run, lambda: out
+
+    def make_matmul(self, a, b, out):
+        """out = a b, of f32 matrices."""
+        lib, g = self.lib, c.c_void_p(self.lib.attend_graph_new(self.ctx))
+        x, y = (lib.attend_graph_input(g, name, TYPE["f32"], Shape(2, (c.c_int64 * 6)(*m.shape)))
+                for name, m in ((b"a", a), (b"b", b)))
+        lib.attend_graph_output(g, b"o", lib.attend_graph_matmul(g, x, y))
+        return self.prepare(g, {"a": a, "b": b, "o": out})
+
+    def prepare(self, g, arrays):
+        """A call that runs the graph, compiled and bound."""
+        lib, plan, run = self.lib, c.c_void_p(), c.c_void_p()
         self.must(lib.attend_compile(g, None, c.byref(plan)), lib.attend_graph_error(g))
         self.must(lib.attend_exec_new(plan, c.byref(run)))
         lib.attend_graph_free(g)
-        out = np.empty((p.b, p.h, p.sq, p.d), np.float32)
-        bind = (Binding * 4)(*[Binding(name, x.ctypes.data, x.nbytes, None, 0) for name, x in
-                               ((b"q", p.q_stored), (b"k", p.k_stored), (b"v", p.v_stored), (b"o", out))])
-        self.must(lib.attend_bind(run, bind, 4), lib.attend_exec_error(run))
+        bind = (Binding * len(arrays))(*[Binding(name.encode(), x.ctypes.data, x.nbytes, None, 0)
+                                         for name, x in arrays.items()])
+        self.must(lib.attend_bind(run, bind, len(arrays)), lib.attend_exec_error(run))
         call = lib.attend_run
-        return lambda: call(run), lambda: out
+        return lambda: call(run)

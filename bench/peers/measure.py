@@ -9,7 +9,6 @@ A ratio is attend's time over the best peer's, the median of those of each round
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -22,11 +21,13 @@ import openblas_peer
 import openvino_peer
 import ort_peer
 import torch_peer
+from machine import cpu, versions
 from problem import SHAPES, TYPES, Problem, Unsupported
 
 MODULES = (torch_peer, ort_peer, openvino_peer, ggml_peer, openblas_peer)
 ENOUGH = 4e6  # nanoseconds of one measurement
 HOPELESS = 8  # times the best: such a peer is measured once
+LONG = 5e8  # nanoseconds after which a first call is not repeated before it counts
 
 
 def arguments():
@@ -36,18 +37,24 @@ def arguments():
     a.add_argument("--threads", type=int, default=1)
     a.add_argument("--kv-type", default="f32", help="with commas: of %s (f32)" % " ".join(TYPES))
     a.add_argument("--reps", type=int, default=7)
+    a.add_argument("--quick", action="store_true",
+                   help="3 repetitions, and only the first where a peer takes twice as long as the best")
     a.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of the process, for one thread")
     a.add_argument("--peers", default="", help="only those whose names have one of these in them (all)")
     a.add_argument("--json", metavar="FILE", help="all of it, too")
-    return a.parse_args()
+    args = a.parse_args()
+    args.hopeless = 2 if args.quick else HOPELESS
+    args.reps = 3 if args.quick else args.reps
+    return args
 
 
 class Runner:
     def __init__(self, name, run, out, clock):
         self.name, self.run, self.out, self.clock = name, run, out, clock
         self.ns, self.calls = [], 1
-        run()  # warm
-        self.first = self.time()
+        self.first = self.time()  # warms
+        if self.first < LONG:
+            self.first = self.time()
         self.calls = int(max(1, min(4096, ENOUGH / max(self.first, 1))))
 
     def time(self):
@@ -78,7 +85,7 @@ def measure(p, attend, args):
     best = min(r.first for r in runners)
     for round in range(args.reps):
         for r in runners:
-            if round == 0 or r.first < HOPELESS * best:
+            if round == 0 or r.first < args.hopeless * best:
                 r.ns.append(r.time())
     return report(p, runners, absent)
 
@@ -112,19 +119,9 @@ def tell(r):
     sys.stdout.flush()
 
 
-def versions(attend):
-    from importlib.metadata import version
-
+def peers(attend):
     names = ("torch", "onnxruntime", "openvino", "llama-cpp-python", "numpy")
-    return {"attend": attend.version(), **{n: version(n) for n in names}, "ggml": ggml_peer.features()}
-
-
-def cpu():
-    try:
-        with open("/proc/cpuinfo") as f:
-            return next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
+    return {**versions(attend, *names), "ggml": ggml_peer.features()}
 
 
 def main():
@@ -132,7 +129,7 @@ def main():
     if args.clock == "cpu" and args.threads > 1:
         sys.exit("--clock cpu needs --threads 1: threads add up their time")
     attend = attend_peer.Attend(args.lib, args.threads)
-    all = {"cpu": cpu(), "threads": args.threads, "clock": args.clock, "versions": versions(attend), "results": []}
+    all = {"cpu": cpu(), "threads": args.threads, "clock": args.clock, "versions": peers(attend), "results": []}
     print(all["cpu"], "|", args.threads, "threads |", args.clock, "|", all["versions"])
     for name in args.shapes or SHAPES:
         for kind in args.kv_type.split(","):
