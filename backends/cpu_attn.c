@@ -617,62 +617,65 @@ struct panels {
     float *q, *state, *st, *k, *v;
     void *steps; /* scratch of programs */
     int64_t q_floats, state_floats;
-    struct at_ahead ahead; /* what the panel at work brings into the cache */
+    bool any[MAX_PANELS];                 /* has acc of the panel's state anything in it yet? */
+    struct at_ahead next_rows, this_rows; /* what the panel at work brings into the cache */
 };
 
-/* Keys [from, to) of the block at j0, some of them hidden from some row of the panel. */
-static void partial_keys(const struct panels *p, const struct at_lanes *l, int panel,
-                         const struct at_rows *k, int64_t j0, int64_t from, int64_t to,
-                         enum at_cover mask)
+/* Keys [from, to) of the block at j0, whose scores are stored and edited. */
+static void edited_keys(const struct panels *p, const struct at_lanes *l, int panel,
+                        const struct at_rows *k, int64_t j0, int64_t from, int64_t to,
+                        enum at_cover mask)
 {
-    if (from >= to)
-        return;
     score_keys(p->t, &p->d->a, p->w, l, p->q + panel * p->q_floats, k, p->st, j0, from, to, mask);
     p->t->softmax_step(p->st, from - j0, to - from, p->state + panel * p->state_floats, p->d->a.dv,
                        at_cpu_attn_scale(&p->d->a));
 }
 
-static void full_keys(const struct panels *p, int panel, const struct at_rows *k, int64_t j0,
-                      int64_t from, int64_t to)
+/* The same where nothing edits scores, and edges, if any, hide some. */
+static void plain_keys(const struct panels *p, int panel, const struct at_rows *k, int64_t j0,
+                       int64_t from, int64_t to, const struct at_edges *edges)
 {
-    if (from >= to)
-        return;
     struct at_rows part = *k;
     part.base = (const char *)k->base + (from - j0) * k->stride * at_elem_size(k->type);
     part.n = to - from;
     p->t->scores_softmax(p->st, from - j0, p->q + panel * p->q_floats, &part,
                          p->state + panel * p->state_floats, p->d->a.dv,
-                         at_cpu_attn_scale(&p->d->a), &p->ahead);
+                         at_cpu_attn_scale(&p->d->a), edges, &p->next_rows);
+}
+
+static float within(int64_t key, int64_t most)
+{
+    return (float)at_min(at_max(key, 0), most);
 }
 
 /* Keys [from, to) of the block at j0, of which masks leave the panel the same kind of share. */
-static void panel_keys(const struct panels *p, const struct at_lanes *l, int panel,
+static void panel_keys(struct panels *p, const struct at_lanes *l, int panel,
                        const struct at_rows *k, int odd, int64_t j0, int64_t from, int64_t to,
                        enum at_cover mask, const struct at_keys *range)
 {
     const struct at_attn *a = &p->d->a;
-    struct at_keys r = *range;
-    int64_t full = at_min(at_max(r.full_first, from), to),
-            full_to = at_max(full, at_min(r.full_end, to));
-    if (edits_scores(a) || mask == AT_COVER_PARTIAL)
-        full = full_to = to;
-    if (full > from) /* the micro-kernel likes whole tiles */
-        full = at_min(full_to, j0 + at_round_up(full - j0, p->t->keys_per_tile));
-    if (full_to < to)
-        full_to = at_max(full, full_to - (full_to - full) % p->t->keys_per_tile);
-    partial_keys(p, l, panel, k, j0, from, full, mask);
-    full_keys(p, panel, k, j0, full, full_to);
-    partial_keys(p, l, panel, k, j0, full_to, to, mask);
+    float low[AT_MAX_LANES], high[AT_MAX_LANES];
+    struct at_edges edges = {low, high, range->full_first - j0, range->full_end - j0};
+    bool edited = edits_scores(a) || mask == AT_COVER_PARTIAL;
+    bool cut = range->full_first > from || range->full_end < to;
+    for (int r = 0; cut && !edited && r < p->t->rows_per_panel; r++) {
+        low[r] = within(l->low[r] - j0, p->t->keys_per_block);
+        high[r] = within(l->high[r] - j0, p->t->keys_per_block);
+    }
+    if (edited)
+        edited_keys(p, l, panel, k, j0, from, to, mask);
+    else
+        plain_keys(p, panel, k, j0, from, to, cut ? &edges : NULL);
     if (a->dropout.below)
         drop(p->t, a, p->w, l, p->st + (from - j0) * l->stride, from, to);
-    bool hidden = full > from || full_to < to;
     p->t->accumulate(p->state + panel * p->state_floats, a->dv, p->st, p->v, from - j0, to - j0,
-                     odd && hidden);
+                     !p->any[panel], odd && (edited || cut), &p->this_rows);
+    p->any[panel] = true;
 }
 
 /* One panel over the block of keys [j0, j1): k and v are the block's.  Stretches that masks leave
  * empty are passed over. */
-static void panel_block(const struct panels *p, const struct at_lanes *l, int panel,
+static void panel_block(struct panels *p, const struct at_lanes *l, int panel,
                         const struct at_rows *k, int odd, int64_t j0, int64_t j1)
 {
     const struct at_attn *a = &p->d->a;
@@ -692,9 +695,11 @@ static void panel_block(const struct panels *p, const struct at_lanes *l, int pa
 static void finish_panel(const struct panels *p, const struct at_lanes *l, int panel)
 {
     const struct at_attn *a = &p->d->a;
-    float lse[AT_MAX_LANES];
-    p->t->finish(p->state + panel * p->state_floats, a->dv, a->sinks ? l->sink : NULL, l->o,
-                 AT_ELEM_F32, a->lse.data ? lse : NULL, at_cpu_attn_scale(a));
+    float lse[AT_MAX_LANES], *state = p->state + panel * p->state_floats;
+    if (!p->any[panel])
+        memset(state, 0, (size_t)p->state_floats * sizeof *state);
+    p->t->finish(state, a->dv, a->sinks ? l->sink : NULL, l->o, AT_ELEM_F32,
+                 a->lse.data ? lse : NULL, at_cpu_attn_scale(a));
     if (a->lse.data)
         store_lse(l, a, &p->d->seq[p->w->seq], lse);
 }
@@ -728,23 +733,17 @@ static int block_values(const struct panels *p, int64_t j0, int64_t from, int64_
     return odd;
 }
 
-/* Rows that come next: where the keys of a panel begin, the queries of the panel after it; where
- * they end, its own results. */
-static struct at_ahead look_ahead(const struct at_lanes *l, bool queries, bool results,
-                                  const void *row[2 * AT_MAX_LANES])
+/* Rows of queries or of results. */
+static struct at_ahead rows_of(const void *const *row, int n)
 {
-    struct at_ahead to = {row, 0};
-    for (int r = 0; queries && r < l[1].n; r++)
-        row[to.n++] = l[1].q[r];
-    for (int r = 0; results && r < l->n; r++)
-        row[to.n++] = l->o[r];
-    return to;
+    return (struct at_ahead){row, n};
 }
 
-static void begin_panel(const struct panels *p, const struct at_lanes *l, int panel)
+static void begin_panel(struct panels *p, const struct at_lanes *l, int panel)
 {
     at_cpu_attn_pack_q(p->t, &p->d->a, l, p->q + panel * p->q_floats);
-    memset(p->state + panel * p->state_floats, 0, (size_t)p->state_floats * sizeof(float));
+    memset(p->state + panel * p->state_floats, 0, 2 * (size_t)l->stride * sizeof(float)); /* m, l */
+    p->any[panel] = false;
 }
 
 static void walk_panels(struct panels *p)
@@ -754,7 +753,6 @@ static void walk_panels(struct panels *p)
     const struct at_item *w = p->w;
     const struct at_seq *q = &p->d->seq[w->seq];
     struct at_lanes lanes[MAX_PANELS];
-    const void *next[2 * AT_MAX_LANES];
     int rows = t->rows_per_panel, n = (int)at_ceil_div(w->count, rows),
         ratio = at_cpu_attn_ratio(a);
     for (int i = 0; i < n; i++) {
@@ -767,30 +765,37 @@ static void walk_panels(struct panels *p)
     }
     int64_t i0 = w->first / ratio, i1 = (w->first + w->count - 1) / ratio + 1;
     struct at_keys all = at_key_range(&a->visible, q, i0, i1);
-    int64_t size = t->keys_per_block;
-    bool begun = false,
-         ended = false; /* a panel's rows are packed and stored while it is in cache */
-    for (int64_t j0 = all.first / size * size; j0 < all.end && all.first < all.end; j0 += size) {
+    int64_t size = t->keys_per_block, begin = all.first / size * size;
+    /* A panel's rows are packed and stored while they are in cache; one block of keys leaves
+     * nothing to keep between panels. */
+    bool begun = false, ended = false, single = begin + size >= all.end;
+    for (int64_t j0 = begin; j0 < all.end && all.first < all.end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
         if (cover(p->d, w, i0, i1, from, to) == AT_COVER_EMPTY)
             continue;
         int odd = block_values(p, j0, from, to);
         struct at_rows k = at_cpu_attn_keys(t, a, w, j0, from, to, p->k);
+        bool last = to == all.end;
         for (int i = 0; i < n; i++) {
+            int panel = single ? 0 : i;
             if (!begun)
-                begin_panel(p, &lanes[i], i);
-            p->ahead = look_ahead(&lanes[i], !begun && i + 1 < n, to == all.end && a->o.data, next);
-            panel_block(p, &lanes[i], i, &k, odd, j0, to);
-            if (to == all.end)
-                finish_panel(p, &lanes[i], i);
+                begin_panel(p, &lanes[i], panel);
+            p->next_rows =
+                rows_of(lanes[i + 1 < n ? i + 1 : i].q, begun || i + 1 == n ? 0 : lanes[i + 1].n);
+            p->this_rows =
+                rows_of((const void *const *)lanes[i].o, last && a->o.data ? lanes[i].n : 0);
+            panel_block(p, &lanes[i], panel, &k, odd, j0, to);
+            if (last)
+                finish_panel(p, &lanes[i], panel);
         }
         begun = true;
-        ended = to == all.end;
+        ended = last;
     }
     for (int i = 0; i < n && !ended; i++) {
+        int panel = single ? 0 : i;
         if (!begun)
-            begin_panel(p, &lanes[i], i);
-        finish_panel(p, &lanes[i], i);
+            begin_panel(p, &lanes[i], panel);
+        finish_panel(p, &lanes[i], panel);
     }
 }
 

@@ -310,14 +310,61 @@ static void softmax_step(float *st, int64_t j0, int64_t n, float *state, int64_t
 
 #define LINE 16 /* floats that come into the cache at once */
 
-/* Sums start at -m, so that a score leaves them ready for vweight.  Lines of the rows ahead are
- * asked for between channels, so that their misses spread. */
+/* Lines of the rows ahead are asked for a few at a time, so that their misses spread. */
+struct lines {
+    const void *const *row;
+    int64_t n, d, width; /* rows left, place in the first of them, floats of one */
+    int64_t each;
+};
+INLINE struct lines lines_of(const struct at_ahead *ahead, int64_t width, int64_t times)
+{
+    struct lines l = {.width = width};
+    if (ahead && ahead->n > 0 && times > 0) {
+        l.row = ahead->row;
+        l.n = ahead->n;
+        l.each = (l.n * ((width + LINE - 1) / LINE) + times - 1) / times;
+    }
+    return l;
+}
+INLINE void ask(struct lines *l)
+{
+    for (int64_t e = 0; e < l->each && l->n > 0; e++) {
+        vprefetch((const float *)*l->row + l->d);
+        l->d += LINE;
+        if (l->d >= l->width) {
+            l->d = 0;
+            l->row++;
+            l->n--;
+        }
+    }
+}
+
+/* The rows, of vector v of them, that do not see key j of the block. */
+INLINE VM blind(const struct at_edges *e, int v, int64_t j)
+{
+    V at = vset((float)j + 0.5f);
+    return vor_m(vgt(vload(e->low + v * VL), at), vgt(at, vload(e->high + v * VL)));
+}
+
+/* Weights of keys [j, j + nx) get the mark of hidden keys where they are. */
+static __attribute__((noinline)) void mark_hidden(float *tile, int64_t j, int nx,
+                                                  const struct at_edges *edges)
+{
+    for (int x = 0; x < nx; x++)
+        for (int v = 0; v < NV; v++) {
+            float *p = tile + x * R + v * VL;
+            vstore(p, vsel(blind(edges, v, j + x), vbits(0x80000000), vload(p)));
+        }
+}
+
+/* Sums start at -m, so that a score leaves them ready for vweight. */
 INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const float *k,
                          int64_t stride, int64_t dk, float *state, int64_t dv, float scale,
-                         struct unit u, struct at_ahead ahead)
+                         struct unit u, const struct at_edges *edges, struct lines *ahead)
 {
     V z[TILE][NV], top[NV];
     float *tile = st + j * R, delta[R];
+    int hides = edges && (j < edges->full || j + nx > edges->full_end);
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
         V m = vsub(vzero(), vload(state + v * VL));
@@ -325,13 +372,19 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
         for (int x = 0; x < nx; x++)
             z[x][v] = m;
     }
-    if (!ahead.n)
+    if (!ahead->n)
         contract(nx, z, qp, k, stride, 1, dk);
-    for (int64_t d = 0; ahead.n && d < dk; d += LINE) {
-        for (int r = 0; r < ahead.n; r++)
-            vprefetch((const float *)ahead.row[r] + d);
-        contract(nx, z, qp + d * R, k + d, stride, 1, dk - d < LINE ? dk - d : LINE);
-    }
+    else
+        for (int64_t d = 0; d < dk; d += LINE) {
+            ask(ahead);
+            contract(nx, z, qp + d * R, k + d, stride, 1, dk - d < LINE ? dk - d : LINE);
+        }
+    if (hides)
+#pragma GCC unroll 16
+        for (int x = 0; x < nx; x++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                z[x][v] = vsel(blind(edges, v, j + x), vset(-INFINITY), z[x][v]);
     VM passes[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
@@ -367,27 +420,27 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
         }
         vstore(state + R + v * VL, l);
     }
+    if (hides)
+        mark_hidden(tile, j, nx, edges);
 }
 
 static void scores_softmax(float *st, int64_t j0, const float *qp, const struct at_rows *k,
-                           float *state, int64_t dv, float scale, const struct at_ahead *ahead)
+                           float *state, int64_t dv, float scale, const struct at_edges *edges,
+                           const struct at_ahead *ahead)
 {
     struct unit u = unit_of(scale);
     const float *key = k->base;
     struct tiles t = cut(k->n);
-    struct at_ahead all = ahead ? *ahead : (struct at_ahead){NULL, 0}, part = all;
-    part.n = t.width ? (int)((all.n + t.wide + t.narrow - 1) / (t.wide + t.narrow)) : 0;
+    struct lines lines =
+        lines_of(ahead, k->width, (t.wide + t.narrow) * ((k->width + LINE - 1) / LINE));
     for (int half = 0; half < 2; half++) {
         int64_t tiles = half ? t.narrow : t.wide;
         switch (tiles ? t.width - half : 0) {
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
-    for (; tiles > 0; tiles--, j0 += nx, key += nx * k->stride) {                                  \
-        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv, scale, u, part);         \
-        part.row += part.n;                                                                        \
-        all.n -= part.n;                                                                           \
-        part.n = all.n < part.n ? all.n : part.n;                                                  \
-    }                                                                                              \
+    for (; tiles > 0; tiles--, j0 += nx, key += nx * k->stride)                                    \
+        softmax_tile(nx, st, j0, qp, key, k->stride, k->width, state, dv, scale, u, edges,         \
+                     &lines);                                                                      \
     break;
             EACH_WIDTH(CASE)
 #undef CASE
@@ -399,7 +452,8 @@ case nx:                                                                        
 
 /* A block's products are summed by themselves, then added: error grows with blocks, not with keys.
  */
-INLINE void accumulate_tile(int nx, float *acc, const float *st, const float *vp, int64_t n)
+INLINE void accumulate_tile(int nx, float *acc, const float *st, const float *vp, int64_t n,
+                            int first, struct lines *ahead)
 {
     V z[TILE][NV];
 #pragma GCC unroll 16
@@ -407,43 +461,55 @@ INLINE void accumulate_tile(int nx, float *acc, const float *st, const float *vp
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++)
             z[x][v] = vzero();
-    contract(nx, z, st, vp, 1, nx, n);
+    if (!ahead->n)
+        contract(nx, z, st, vp, 1, nx, n);
+    else
+        for (int64_t j = 0; j < n; j += LINE) {
+            ask(ahead);
+            contract(nx, z, st + j * R, vp + j * nx, 1, nx, n - j < LINE ? n - j : LINE);
+        }
 #pragma GCC unroll 16
     for (int x = 0; x < nx; x++)
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; v++)
-            vstore(acc + x * R + v * VL, vadd(vload(acc + x * R + v * VL), z[x][v]));
+        for (int v = 0; v < NV; v++) {
+            float *to = acc + x * R + v * VL;
+            vstore(to, first ? z[x][v] : vadd(vload(to), z[x][v]));
+        }
 }
 
 /* Channel by channel, with a select for each weight. */
-static void accumulate_exact(int64_t width, float *acc, const float *st, const float *vp, int64_t n)
+static void accumulate_exact(int64_t width, float *acc, const float *st, const float *vp, int64_t n,
+                             int first)
 {
     for (int64_t x = 0; x < width; x++)
         for (int v = 0; v < NV; v++) {
             V sum = vzero();
+            float *to = acc + x * R + v * VL;
             for (int64_t j = 0; j < n; j++) {
                 V p = vload(st + j * R + v * VL), pv = vmul(p, vset(vp[j * width + x]));
                 sum = vadd(sum, vsel(veq_bits(p, vbits(0x80000000)), vzero(), pv));
             }
-            vstore(acc + x * R + v * VL, vadd(vload(acc + x * R + v * VL), sum));
+            vstore(to, first ? sum : vadd(vload(to), sum));
         }
 }
 
 static void accumulate(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
-                       int64_t j1, int exact)
+                       int64_t j1, int first, int exact, const struct at_ahead *ahead)
 {
     float *acc = state + 2 * R;
+    int64_t n = j1 - j0;
     struct tiles t = cut(dv);
+    struct lines lines = lines_of(ahead, dv, (t.wide + t.narrow) * ((n + LINE - 1) / LINE));
     st += j0 * R;
     for (int half = 0; half < 2; half++) {
         int64_t width = t.width - half, tiles = half ? t.narrow : t.wide;
         for (; exact && tiles > 0; tiles--, acc += width * R, vp += width * KEYS)
-            accumulate_exact(width, acc, st, vp + j0 * width, j1 - j0);
+            accumulate_exact(width, acc, st, vp + j0 * width, n, first);
         switch (tiles ? width : 0) {
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
     for (; tiles > 0; tiles--, acc += nx * R, vp += nx * KEYS)                                     \
-        accumulate_tile(nx, acc, st, vp + j0 * nx, j1 - j0);                                       \
+        accumulate_tile(nx, acc, st, vp + j0 * nx, n, first, &lines);                              \
     break;
             EACH_WIDTH(CASE)
 #undef CASE

@@ -100,10 +100,17 @@ struct at_matmul {
     void *x;
 };
 
-/* Rows of about as many floats as a key, which are read or written next. */
+/* Rows of about as many floats as a key, or as a value, which are read or written next. */
 struct at_ahead {
     const void *const *row;
     int n;
+};
+
+/* Keys that not every row of a panel sees: row r sees those from low[r] to below high[r], and every
+ * row those from `full` to below full_end; all counted from the first key of the block. */
+struct at_edges {
+    const float *low, *high; /* [rows_per_panel], whole numbers */
+    int64_t full, full_end;
 };
 
 struct at_expr_program;
@@ -159,15 +166,18 @@ struct at_simd {
      * key.  Moves m, and then rescales l, acc and the weights of this block before j0, if it must.
      */
     void (*softmax_step)(float *st, int64_t j0, int64_t n, float *state, int64_t dv, float scale);
-    /* scores and softmax_step in one, for keys that every row sees: no score is stored.  ahead, or
-     * NULL: rows that are brought into the cache meanwhile. */
+    /* scores and softmax_step in one, where scores need no more than to be hidden; no score is
+     * stored.  edges: which are; NULL: none is.  ahead, or NULL: rows that are brought into the
+     * cache meanwhile. */
     void (*scores_softmax)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
-                           float *state, int64_t dv, float scale, const struct at_ahead *ahead);
-    /* acc += weights * values over keys [j0, j1) of the block.  exact: select per (row, key), so
-     * that a NaN or infinite value reaches only rows that see it; needed if pack_v returned 1 and
-     * some key of [j0, j1) is hidden from some row. */
+                           float *state, int64_t dv, float scale, const struct at_edges *edges,
+                           const struct at_ahead *ahead);
+    /* acc += weights * values over keys [j0, j1) of the block; first: acc = , whatever it was.
+     * exact: select per (row, key), so that a NaN or infinite value reaches only rows that see it;
+     * needed if pack_v returned 1 and some key of [j0, j1) is hidden from some row.  ahead as
+     * above. */
     void (*accumulate)(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
-                       int64_t j1, int exact);
+                       int64_t j1, int first, int exact, const struct at_ahead *ahead);
     /* Weights of keys [j0, j1), the first at st, times what dropout says (lib/philox.h); row r of
      * n, in either shape, is query row i[r] of head bh[r].  Comes after the last softmax_step of a
      * block; marks of hidden keys stay. */

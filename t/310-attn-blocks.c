@@ -181,7 +181,31 @@ static void hide(const struct problem *p, float *st, int64_t stride, int64_t j0,
                 st[j * stride + r] = -INFINITY;
 }
 
-/* Keys [from, to) into state, with runs of full keys through the fused step. */
+/* Which of n keys from j0 on the rows see, if each sees a run of them. */
+static bool edges_of(const struct problem *p, int64_t j0, int64_t n, struct at_edges *e, float *low,
+                     float *high)
+{
+    *e = (struct at_edges){low, high, 0, n};
+    for (int r = 0; r < p->lanes; r++) {
+        const uint8_t *hidden = p->hidden + r * p->w->nk + j0;
+        int64_t a = 0, b;
+        while (a < n && hidden[a])
+            a++;
+        for (b = a; b < n && !hidden[b];)
+            b++;
+        for (int64_t j = b; j < n; j++)
+            if (!hidden[j])
+                return false;
+        low[r] = (float)a;
+        high[r] = (float)b;
+        e->full = a > e->full ? a : e->full;
+        e->full_end = b < e->full_end ? b : e->full_end;
+    }
+    return true;
+}
+
+/* Keys [from, to) into state: in one where each row sees a run of them, else runs of full keys
+ * through the fused step. */
 static void run_panel(const struct problem *p, const float *qp, float *state, int64_t from,
                       int64_t to)
 {
@@ -191,6 +215,7 @@ static void run_panel(const struct problem *p, const float *qp, float *state, in
           *vp = taken_floats(at_simd_v_floats(t, w->dv));
     float *kp = taken_floats(at_simd_k_floats(t, w->dk));
     uint8_t *none = malloc((size_t)t->keys_per_block);
+    float low[64], high[64];
     for (int64_t b = from; b < to; b += t->keys_per_block) {
         int64_t n = to - b < t->keys_per_block ? to - b : t->keys_per_block, half = n / 3;
         struct at_rows k = rows_of(p->k, p->ks, b, n, w->dk, w->k);
@@ -205,13 +230,19 @@ static void run_panel(const struct problem *p, const float *qp, float *state, in
         struct at_rows v1 = rows_of(p->v, p->vs, b + half, n - half, w->dv, w->v);
         int odd = t->pack_v(vp, 0, &v0, none);
         odd |= t->pack_v(vp, half, &v1, none + half);
-        for (int64_t j = 0, e; j < n; j = e) {
+        struct at_edges edges;
+        bool runs = edges_of(p, b, n, &edges, low, high);
+        if (runs) {
+            partial = edges.full > 0 || edges.full_end < n;
+            t->scores_softmax(st, 0, qp, &k, state, w->dv, p->scale, &edges, NULL);
+        }
+        for (int64_t j = 0, e; !runs && j < n; j = e) {
             bool full = seen_by_all(p, b + j);
             for (e = j + 1; e < n && seen_by_all(p, b + e) == full; e++)
                 ;
             struct at_rows part = rows_of((const char *)k.base, k.stride, j, e - j, w->dk, k.type);
             if (full) {
-                t->scores_softmax(st, j, qp, &part, state, w->dv, p->scale, NULL);
+                t->scores_softmax(st, j, qp, &part, state, w->dv, p->scale, NULL, NULL);
                 continue;
             }
             partial = true;
@@ -219,7 +250,7 @@ static void run_panel(const struct problem *p, const float *qp, float *state, in
             hide(p, st + j * t->rows_per_panel, t->rows_per_panel, b + j, e - j);
             t->softmax_step(st, j, e - j, state, w->dv, p->scale);
         }
-        t->accumulate(state, w->dv, st, vp, 0, n, odd && partial);
+        t->accumulate(state, w->dv, st, vp, 0, n, b == from, odd && partial, NULL);
     }
     ok(released(st, 0) & released(vp, 0) & released(kp, 0), "%s: %s: scratch within its size",
        t->name, w->name);
@@ -380,7 +411,7 @@ static void test_bad_rows(const struct at_simd *t)
             st[j * n + 2] = -INFINITY;
         t->softmax_step(st, 0, 4, state, dv, 1);
         t->softmax_step(st, 4, keys - 4, state, dv, 1);
-        t->accumulate(state, dv, st, vp, 0, keys, 0);
+        t->accumulate(state, dv, st, vp, 0, keys, 0, 0, NULL);
         t->finish(state, dv, NULL, o, AT_ELEM_F32, lse, 1);
         bool good = isnan(lse[1]) && lse[2] == -INFINITY;
         for (int64_t r = 0; r < n; r++)
@@ -416,7 +447,7 @@ static void test_bad_query(const struct at_simd *t)
     q[2 * d + 3] = NAN;
     memset(state, 0, (size_t)at_simd_state_floats(t, d) * 4);
     t->pack_q(qp, rows, AT_ELEM_F32, d, 1);
-    t->scores_softmax(st, 0, qp, &key, state, d, 1, NULL);
+    t->scores_softmax(st, 0, qp, &key, state, d, 1, NULL, NULL);
     for (int64_t j = 0; j < keys; j++)
         for (int64_t r = 0; r < n; r++)
             good &= r == 2 ? isnan(st[j * n + r]) != 0 : st[j * n + r] <= 0x1p24f;
