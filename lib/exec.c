@@ -547,19 +547,22 @@ struct guarded {
     void (*fn)(void *arg, int64_t item, int slot);
     void *arg;
     const volatile int *cancel;
+    int skipped; /* some item was: the flag may be down again when all are done */
 };
 
 static void unless_cancelled(void *arg, int64_t item, int slot)
 {
-    const struct guarded *g = arg;
-    if (!__atomic_load_n(g->cancel, __ATOMIC_RELAXED))
+    struct guarded *g = arg;
+    if (__atomic_load_n(g->cancel, __ATOMIC_RELAXED))
+        __atomic_store_n(&g->skipped, 1, __ATOMIC_RELAXED);
+    else
         g->fn(g->arg, item, slot);
 }
 
 int at_parallel(attend_exec *x, int64_t n, void (*fn)(void *arg, int64_t item, int slot), void *arg)
 {
     const attend_executor *e = &x->ctx->exec;
-    struct guarded g = {fn, arg, x->cancel};
+    struct guarded g = {fn, arg, x->cancel, 0};
     if (x->cancel) {
         fn = unless_cancelled;
         arg = &g;
@@ -568,7 +571,7 @@ int at_parallel(attend_exec *x, int64_t n, void (*fn)(void *arg, int64_t item, i
         fn(arg, 0, 0);
     else if (n > 1)
         e->parallel_for(e->arg, n, fn, arg);
-    return cancelled(x) ? ATTEND_ECANCELLED : 0;
+    return g.skipped ? ATTEND_ECANCELLED : 0;
 }
 
 void at_exec_bad_index(attend_exec *x, const struct at_step *s, int64_t place, int64_t value,
