@@ -49,6 +49,9 @@ struct at_memory {
     int (*download)(const struct at_device *d, void *stream, void *host, void *mem, int64_t offset,
                     int64_t bytes, struct at_err *e);
     int (*finish)(const struct at_device *d, void *stream, struct at_err *e);
+    /* May kernels use these bytes of memory that the caller made?  NULL: of no such memory. */
+    int (*borrow)(const struct at_device *d, void *mem, int64_t at, int64_t bytes,
+                  struct at_err *e);
 };
 
 #define AT_MAX_DEVICES 64 /* of a context */

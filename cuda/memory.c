@@ -214,4 +214,4 @@ static int finish(const struct at_device *device, void *stream, struct at_err *e
 }
 
 const struct at_memory at_cuda_memory = {stream_new, stream_free, alloc,    wrap,
-                                         mem_free,   upload,      download, finish};
+                                         mem_free,   upload,      download, finish, NULL};

@@ -666,6 +666,7 @@ struct at_home {
     void *wrapped;           /* the host memory that mem is, or NULL */
     bool owned;              /* mem is freed with the exec */
     bool shared;             /* device and host work in one memory */
+    bool lent;               /* mem is what was bound; base mirrors it where the host needs it */
     bool gaps;               /* written, but not every byte of it */
     bool on_host, on_device; /* which copy is up to date */
 };
@@ -677,10 +678,16 @@ struct at_transfer {
     void *arena, *work, *status_mem; /* on the device */
     int64_t arena_bytes, work_bytes;
     struct at_home *home; /* per tensor */
+    struct at_mirror {
+        void *data;
+        int64_t bytes;
+    } *mirror; /* per tensor: memory of the host for what is bound on the device */
     int32_t status[8];
     bool flying; /* work of the device may be under way */
 };
 int at_transfer_new(struct attend_exec *x);
+/* Memory of the host that stands for memory of the device which was bound to a tensor. */
+int at_transfer_mirror(struct attend_exec *x, int tensor, int64_t bytes, void **data);
 void at_transfer_free(struct attend_exec *x);
 /* Bind: memory for the chosen variant, then homes for what views name.  states: the contents of
  * bound states are taken anew. */
@@ -708,8 +715,10 @@ struct at_name {
 };
 struct at_bound {
     bool given;
-    void *data;
+    void *data; /* of the host; where `mem` was bound, what mirrors it */
     int64_t bytes;
+    void *mem; /* of the device, from byte `at` on */
+    int64_t at;
     int64_t stride[ATTEND_MAX_RANK];
     bool strided;
 };

@@ -88,6 +88,28 @@ void attend_exec_cancel(attend_exec *x, const volatile int *flag)
 
 /* ---- binding: names ---- */
 
+/* Memory of the device.  Views count from memory of the host that mirrors it. */
+static int take_device(attend_exec *x, const struct at_name *n, const attend_binding *b)
+{
+    const struct at_memory *m = x->transfer ? x->transfer->device->memory : NULL;
+    const struct at_tensor *t = &x->plan->graph->tensor[n->tensor];
+    struct at_bound *to = &x->bound[n->tensor];
+    if (!m || !m->borrow)
+        return at_fail(&x->err, ATTEND_EUNSUPPORTED,
+                       "'%s' is bound to memory of a device, which %s does not take", n->name,
+                       x->plan->device->name);
+    if (b->value < 0 || b->value % (int64_t)attend_type_size(t->type))
+        return at_fail(&x->err, ATTEND_EINVAL,
+                       "'%s' is bound from byte %lld on, which is no multiple of %d", n->name,
+                       (long long)b->value, (int)attend_type_size(t->type));
+    int status = m->borrow(x->transfer->device, b->data, b->value, b->bytes, &x->err);
+    if (status < 0)
+        return status;
+    to->mem = b->data;
+    to->at = b->value;
+    return at_transfer_mirror(x, n->tensor, b->bytes, &to->data);
+}
+
 static int take(attend_exec *x, const attend_binding *b)
 {
     const attend_graph *g = x->plan->graph;
@@ -115,12 +137,14 @@ static int take(attend_exec *x, const attend_binding *b)
         return at_fail(&x->err, ATTEND_EINVAL, "'%s' is bound to %lld bytes at no address", n->name,
                        (long long)b->bytes);
     size_t align = attend_type_block(t->type) > 1 ? sizeof(uint16_t) : attend_type_size(t->type);
-    if ((uintptr_t)b->data % align)
+    if (!b->on_device && (uintptr_t)b->data % align)
         return at_fail(&x->err, ATTEND_EINVAL,
                        "'%s' is bound to an address that is no multiple of %d", n->name,
                        (int)align);
     *to =
         (struct at_bound){.given = true, .data = b->data, .bytes = b->bytes, .strided = b->stride};
+    if (b->on_device && b->data && take_device(x, n, b) < 0)
+        return x->err.status;
     if (!b->stride)
         return 0;
     for (int d = 0; d < t->rank; d++) {
@@ -336,6 +360,11 @@ static int resolve_all(attend_exec *x)
     return 0;
 }
 
+static bool one_memory(const struct at_bound *a, const struct at_bound *b)
+{
+    return a->mem && a->mem == b->mem && a->at < b->at + b->bytes && b->at < a->at + a->bytes;
+}
+
 /* What is written must not be anything else's memory. */
 static int check_overlap(attend_exec *x)
 {
@@ -350,7 +379,7 @@ static int check_overlap(attend_exec *x)
             if (b < 0 || b == a)
                 continue;
             const char *b0 = x->bound[b].data, *b1 = b0 + x->bound[b].bytes;
-            if (a0 < b1 && b0 < a1)
+            if ((a0 < b1 && b0 < a1) || one_memory(&x->bound[a], &x->bound[b]))
                 return at_fail(&x->err, ATTEND_EINVAL,
                                "'%s' and '%s' are bound to memory that overlaps", x->name[i].name,
                                x->name[j].name);
@@ -421,9 +450,11 @@ static void save(attend_exec *x, bool back)
     memcpy(back ? x->sym : x->old_sym, back ? x->old_sym : x->sym, syms);
     for (int i = 0; i < x->nname; i++) {
         struct at_bound *b = x->name[i].tensor >= 0 ? &x->bound[x->name[i].tensor] : NULL;
-        if (b && back)
+        if (b && back) {
             *b = x->old[i];
-        else if (b)
+            if (b->mem) /* mirrors may have grown */
+                at_transfer_mirror(x, x->name[i].tensor, b->bytes, &b->data);
+        } else if (b)
             x->old[i] = *b;
     }
 }

@@ -127,7 +127,8 @@ int at_transfer_new(struct attend_exec *x)
         return ATTEND_ENOMEM;
     t->device = d;
     t->home = at_calloc(x->ctx, x->plan->graph->ntensor, sizeof *t->home);
-    if (!t->home)
+    t->mirror = at_calloc(x->ctx, x->plan->graph->ntensor, sizeof *t->mirror);
+    if (!t->home || !t->mirror)
         return ATTEND_ENOMEM;
     int status = d->memory->stream_new(d, &t->stream, &x->err);
     if (status == 0)
@@ -155,13 +156,30 @@ void at_transfer_free(struct attend_exec *x)
     at_transfer_wait(x);
     for (int i = 0; t->home && i < x->plan->graph->ntensor; i++)
         leave_home(t, &t->home[i]);
+    for (int i = 0; t->mirror && i < x->plan->graph->ntensor; i++)
+        at_free(x->ctx, t->mirror[i].data);
     m->free(t->device, t->arena);
     m->free(t->device, t->work);
     m->free(t->device, t->status_mem);
     m->stream_free(t->device, t->stream);
     at_free(x->ctx, t->home);
+    at_free(x->ctx, t->mirror);
     at_free(x->ctx, t);
     x->transfer = NULL;
+}
+
+int at_transfer_mirror(struct attend_exec *x, int tensor, int64_t bytes, void **data)
+{
+    struct at_mirror *m = &x->transfer->mirror[tensor];
+    if (!m->data || m->bytes < bytes) {
+        at_free(x->ctx, m->data);
+        m->data = at_alloc(x->ctx, at_max(bytes, AT_ALIGN));
+        m->bytes = m->data ? bytes : 0;
+    }
+    *data = m->data;
+    return m->data ? 0
+                   : at_fail(&x->err, ATTEND_ENOMEM,
+                             "no memory for %lld bytes that mirror a device's", (long long)bytes);
 }
 
 static int grow(struct attend_exec *x, void **mem, int64_t *have, int64_t need)
@@ -234,6 +252,14 @@ static int bind_home(struct attend_exec *x, int id)
             .mem = x->transfer->arena, .base = v->data, .offset = x->variant->offset[id]};
         return 0;
     }
+    const struct at_bound *b = &x->bound[id];
+    if (b->mem || h->lent)
+        leave_home(x->transfer, h);
+    if (b->mem) {
+        *h = (struct at_home){
+            .mem = b->mem, .base = v->data, .offset = b->at, .lent = true, .gaps = has_gaps(v)};
+        return 0;
+    }
     int64_t bytes = at_view_span(v);
     bool same = h->mem && h->bytes >= bytes && h->wrapped == (h->shared ? v->data : NULL);
     if (!same)
@@ -241,16 +267,6 @@ static int bind_home(struct attend_exec *x, int id)
     int status = same || !(x->variant->used[id] & AT_ON_DEVICE) ? 0 : move_in(x, h, v, bytes);
     h->base = v->data;
     h->gaps = has_gaps(v);
-    return status;
-}
-
-int at_transfer_bind(struct attend_exec *x)
-{
-    const attend_graph *g = x->plan->graph;
-    int status = 0;
-    for (int t = 0; t < g->ntensor && status == 0; t++)
-        if (g->tensor[t].root == t && (g->tensor[t].node < 0 || !g->node[g->tensor[t].node].dead))
-            status = bind_home(x, t);
     return status;
 }
 
@@ -278,8 +294,8 @@ void at_transfer_begin(struct attend_exec *x)
         bool kept = g->tensor[t].class == AT_STATE && h->on_device; /* or a constant: both are */
         if (g->tensor[t].root != t || g->tensor[t].class == AT_CONST)
             continue;
-        h->on_host = bound;
-        h->on_device = h->shared || kept;
+        h->on_host = bound && !h->lent;
+        h->on_device = h->shared || h->lent || kept;
     }
 }
 
@@ -302,13 +318,6 @@ static int bring(struct attend_exec *x, int root, bool device)
     return status;
 }
 
-/* Writes that leave bytes as they were need those bytes; so does a copy back of all of them. */
-static bool needs_old(const struct attend_exec *x, int root)
-{
-    const struct at_tensor *t = &x->plan->graph->tensor[root];
-    return t->output && x->transfer->home[root].gaps;
-}
-
 static int finish(struct attend_exec *x)
 {
     struct at_transfer *t = x->transfer;
@@ -316,6 +325,44 @@ static int finish(struct attend_exec *x)
         return 0;
     t->flying = false;
     return t->device->memory->finish(t->device, t->stream, &x->err);
+}
+
+/* Does binding look at what tensor t holds?  Lengths, tables and masks are of such types; what
+ * expressions index may have any. */
+static bool looked_at(const struct attend_exec *x, int t)
+{
+    attend_type type = x->plan->graph->tensor[t].type;
+    bool any = attend_type_block(type) == 1 && type != ATTEND_F32 && type != ATTEND_F16 &&
+               type != ATTEND_BF16 && type != ATTEND_F8;
+    for (int i = 0; i < x->variant->nstep && !any; i++) {
+        const struct at_step *s = &x->variant->step[i];
+        for (int k = AT_IN_CAPTURE; k < s->nin && s->op == AT_ATTENTION; k++)
+            any = any || (s->in[k] >= 0 && x->plan->graph->tensor[s->in[k]].root == t);
+    }
+    return any;
+}
+
+int at_transfer_bind(struct attend_exec *x)
+{
+    const attend_graph *g = x->plan->graph;
+    int status = 0;
+    for (int t = 0; t < g->ntensor && status == 0; t++) {
+        struct at_home *h = &x->transfer->home[t];
+        if (g->tensor[t].root != t || (g->tensor[t].node >= 0 && g->node[g->tensor[t].node].dead))
+            continue;
+        status = bind_home(x, t);
+        h->on_host = h->on_host && !h->lent;
+        if (status == 0 && h->lent && looked_at(x, t))
+            status = bring(x, t, false);
+    }
+    return status == 0 ? finish(x) : status;
+}
+
+/* Writes that leave bytes as they were need those bytes; so does a copy back of all of them. */
+static bool needs_old(const struct attend_exec *x, int root)
+{
+    const struct at_tensor *t = &x->plan->graph->tensor[root];
+    return t->output && x->transfer->home[root].gaps;
 }
 
 int at_transfer_before(struct attend_exec *x, const struct at_step *s)
@@ -356,7 +403,7 @@ int at_transfer_end(struct attend_exec *x)
     for (int i = 0; i < g->ntensor && status == 0; i++)
         if (g->tensor[i].root == i && (g->tensor[i].output || g->tensor[i].class == AT_STATE) &&
             t->home[i].mem)
-            status = bring(x, i, false);
+            status = bring(x, i, t->home[i].lent);
     if (status == 0 && t->flying)
         status = t->device->memory->download(t->device, t->stream, t->status, t->status_mem, 0,
                                              sizeof t->status, &x->err);

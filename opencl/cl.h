@@ -57,6 +57,9 @@ enum {
     CL_CONTEXT_DEVICES = 0x1081,
     CL_QUEUE_CONTEXT = 0x1090,
     CL_QUEUE_DEVICE = 0x1091,
+    CL_QUEUE_PROPERTIES = 0x1093,
+    CL_MEM_SIZE = 0x1102,
+    CL_MEM_CONTEXT = 0x1106,
     CL_PROGRAM_BINARY_SIZES = 0x1165,
     CL_PROGRAM_BINARIES = 0x1166,
     CL_PROGRAM_BUILD_LOG = 0x1183,
@@ -66,6 +69,7 @@ enum {
 };
 enum { CL_DEVICE_TYPE_CPU = 2, CL_DEVICE_TYPE_GPU = 4, CL_DEVICE_TYPE_ACCELERATOR = 8 };
 #define CL_DEVICE_TYPE_ALL 0xffffffff
+enum { CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE = 1 };
 enum { CL_MEM_READ_WRITE = 1, CL_MEM_USE_HOST_PTR = 8 };
 
 /* X(result, name, arguments) */
@@ -86,6 +90,7 @@ enum { CL_MEM_READ_WRITE = 1, CL_MEM_USE_HOST_PTR = 8 };
     X(cl_int, clGetCommandQueueInfo, (cl_command_queue, cl_uint, size_t, void *, size_t *))        \
     X(cl_mem, clCreateBuffer, (cl_context, cl_bitfield, size_t, void *, cl_int *))                 \
     X(cl_int, clRetainMemObject, (cl_mem))                                                         \
+    X(cl_int, clGetMemObjectInfo, (cl_mem, cl_uint, size_t, void *, size_t *))                     \
     X(cl_int, clReleaseMemObject, (cl_mem))                                                        \
     X(cl_program, clCreateProgramWithSource,                                                       \
       (cl_context, cl_uint, const char **, const size_t *, cl_int *))                              \

@@ -78,6 +78,31 @@ static void mem_free(const struct at_device *device, void *mem)
         at_cl_device_of(device)->cl->clReleaseMemObject(mem);
 }
 
+static int borrow(const struct at_device *device, void *mem, int64_t at, int64_t bytes,
+                  struct at_err *e)
+{
+    struct at_cl_device *d = at_cl_device_of(device);
+    cl_context context = NULL;
+    size_t size = 0;
+    int status = at_cl_open(d, e);
+    if (status < 0)
+        return status;
+    cl_int code = d->cl->clGetMemObjectInfo(mem, CL_MEM_SIZE, sizeof size, &size, NULL);
+    if (!code)
+        code = d->cl->clGetMemObjectInfo(mem, CL_MEM_CONTEXT, sizeof context, &context, NULL);
+    if (code)
+        return at_cl_fail(d, code, "clGetMemObjectInfo", e);
+    if (context != d->context)
+        return at_fail(e, ATTEND_EINVAL,
+                       "a cl_mem is of another OpenCL context than %s is used in: see "
+                       "attend_ctx_use_opencl",
+                       device->name);
+    return (uint64_t)at + (uint64_t)bytes <= size
+               ? 0
+               : at_fail(e, ATTEND_EINVAL, "a cl_mem has %llu bytes, bytes %lld to %lld are bound",
+                         (unsigned long long)size, (long long)at, (long long)(at + bytes));
+}
+
 static int upload(const struct at_device *device, void *stream, void *mem, int64_t offset,
                   const void *host, int64_t bytes, struct at_err *e)
 {
@@ -112,8 +137,15 @@ static int finish(const struct at_device *device, void *stream, struct at_err *e
     return code ? at_cl_fail(d, code, "clFinish", e) : 0;
 }
 
-const struct at_memory at_cl_memory = {stream_new, stream_free, alloc,    wrap,
-                                       mem_free,   upload,      download, finish};
+const struct at_memory at_cl_memory = {.stream_new = stream_new,
+                                       .stream_free = stream_free,
+                                       .alloc = alloc,
+                                       .wrap = wrap,
+                                       .free = mem_free,
+                                       .upload = upload,
+                                       .download = download,
+                                       .finish = finish,
+                                       .borrow = borrow};
 
 /* Does the device see what the host writes into memory that a buffer was made of, and the host what
  * the device writes, without a map?  Only then nothing needs to be copied.  Asked of CPUs. */

@@ -217,6 +217,8 @@ static void leave(attend_ctx *ctx)
     for (int i = 0; i < o->ndevice; i++) {
         struct at_cl_device *d = &o->device[i];
         at_cl_programs_free(d);
+        if (d->given)
+            o->cl.clReleaseCommandQueue(d->given);
         if (d->context)
             o->cl.clReleaseContext(d->context);
         at_os_mutex_free(d->lock);

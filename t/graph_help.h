@@ -21,13 +21,13 @@ attend_plan *help_compile(attend_graph *g, const char *device, int fuse);
 bool help_holds(const char *text, const char *part, const char *name, ...) TAP_FORMAT(3, 4);
 
 /* { "name", memory, bytes } and { "name", value } as bindings */
-#define HELP_DATA(name, data)                                                                      \
+#define HELP_DATA(binding, memory)                                                                 \
     {                                                                                              \
-        name, data, (int64_t)sizeof(data), NULL, 0                                                 \
+        .name = binding, .data = memory, .bytes = (int64_t)sizeof(memory)                          \
     }
-#define HELP_DIM(name, value)                                                                      \
+#define HELP_DIM(binding, number)                                                                  \
     {                                                                                              \
-        name, NULL, 0, NULL, value                                                                 \
+        .name = binding, .value = number                                                           \
     }
 
 #endif

@@ -60,7 +60,7 @@ class CompileOpts(ctypes.Structure):
 
 class Binding(ctypes.Structure):
     _fields_ = [("name", c_char_p), ("data", c_void_p), ("bytes", c_int64),
-                ("stride", POINTER(c_int64)), ("value", c_int64)]
+                ("stride", POINTER(c_int64)), ("value", c_int64), ("on_device", c_int)]
 
     def set(self, name, view):
         self.name, self.data, self.bytes = name, view.data, view.bytes
