@@ -8,7 +8,7 @@
 #include "expr.h"
 #include "kernel_args.h"
 
-#define AT_GPU_BUFFERS 24 /* most of a kernel */
+#define AT_GPU_BUFFERS 26 /* most of a kernel */
 
 /* The files of backends/portable.  Each program has the prelude and the argument blocks before
  * them. */
@@ -27,6 +27,9 @@ enum at_gpu_file {
     AT_GPU_ATTN_DECODE,
     AT_GPU_ATTN_DECODE_CPU,
     AT_GPU_ATTN_UNFUSED,
+    AT_GPU_BACK,
+    AT_GPU_ATTN_BACK,
+    AT_GPU_ATTN_BACK_CPU,
     AT_GPU_TRAIN,
     AT_GPU_FILES
 };
@@ -88,24 +91,25 @@ void *at_gpu_status(const struct attend_exec *x);
 
 /* Kernels for s, from the files and defines, and the row's own block of the plan: s->packed, its
  * first member. */
-#define AT_GPU_KERNELS 4
+#define AT_GPU_KERNELS 5
 struct at_gpu_kernels {
     void *kernel[AT_GPU_KERNELS];
 };
 int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_source *source,
                    const char *const *names, int n, int64_t bytes, struct at_err *e);
 
-extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_local, at_gpu_attn_nolocal,
-    at_gpu_unfused;
+extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_local,
+    at_gpu_attn_nolocal, at_gpu_unfused;
 extern const struct at_row at_gpu_matvec_cpu, at_gpu_matmul_cpu, at_gpu_matvec, at_gpu_matmul;
 extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
     at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,
     at_gpu_erf, at_gpu_pow, at_gpu_cast, at_gpu_copy, at_gpu_softmax, at_gpu_rms_norm,
     at_gpu_layer_norm, at_gpu_rope, at_gpu_gather, at_gpu_append, at_gpu_concat, at_gpu_merge;
 
-extern const struct at_row at_gpu_delta, at_gpu_function_grad, at_gpu_clip, at_gpu_pad, at_gpu_sum,
-    at_gpu_square_loss, at_gpu_square_loss_grad, at_gpu_cross_entropy, at_gpu_cross_entropy_grad,
-    at_gpu_sgd, at_gpu_adamw, at_gpu_softmax_grad, at_gpu_norm_grad, at_gpu_gather_grad;
+extern const struct at_row at_gpu_back_cpu, at_gpu_back_local, at_gpu_delta, at_gpu_function_grad,
+    at_gpu_clip, at_gpu_pad, at_gpu_sum, at_gpu_square_loss, at_gpu_square_loss_grad,
+    at_gpu_cross_entropy, at_gpu_cross_entropy_grad, at_gpu_sgd, at_gpu_adamw, at_gpu_softmax_grad,
+    at_gpu_norm_grad, at_gpu_gather_grad;
 
 /* All rows, best first, NULL at the end. */
 extern const struct at_row *const at_gpu_rows[];

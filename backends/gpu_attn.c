@@ -7,6 +7,7 @@
 
 #include "env.h"
 #include "gpu.h"
+#include "gpu_problem.h"
 
 #define FEW 8                    /* packed rows of decode */
 #define CHUNK 256                /* keys of its chunks: a multiple of this */
@@ -19,29 +20,6 @@
 #define UNFUSED_BYTES (64 << 20) /* ... in no more than this where that is more than a row */
 
 /* ---- sizes, from the ranges of the variant ---- */
-
-_Static_assert(AT_MAX_CAPTURES == 9, "AT_ATTN_PARAMS has a buffer for each captured tensor");
-
-struct extent {
-    int64_t seqs, rows, keys, groups, ratio, dk, dv;
-};
-
-static struct extent extents(const attend_plan *plan, const struct at_step *s)
-{
-    const attend_graph *g = plan->graph;
-    const struct at_tensor *q = &g->tensor[s->in[AT_IN_Q]], *k = &g->tensor[s->in[AT_IN_K]];
-    struct extent e = {
-        .seqs = at_attn_max_seqs(plan, s),
-        .rows = at_plan_range(plan, s->rows, s->in[AT_IN_Q], q->rank == 3 ? 0 : 2).max,
-        .keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], k->rank == 3 ? 0 : 2).max,
-        .groups = k->shape[1],
-        .ratio = q->shape[1] / k->shape[1],
-        .dk = q->shape[q->rank - 1],
-        .dv = g->tensor[s->in[AT_IN_V]].shape[k->rank - 1]};
-    if (s->in[AT_IN_TABLE] >= 0)
-        e.keys = at_mul_size(e.keys, at_plan_range(plan, s->rows, s->in[AT_IN_TABLE], 1).max);
-    return e;
-}
 
 static int64_t chunk_length(int64_t keys)
 {
@@ -70,7 +48,7 @@ static bool asked(const char *name, struct at_why *why)
 static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
     const attend_graph *g = plan->graph;
-    struct extent e = extents(plan, s);
+    struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
     bool rows = true;
     for (int k = AT_IN_Q; k <= AT_IN_V; k++)
         rows = rows && at_graph_has_rows(g, s->in[k]);
@@ -85,7 +63,7 @@ static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_
 
 static bool accepts_decode(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
-    struct extent e = extents(plan, s);
+    struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
     return asked("decode", why) &&
            at_need(why, e.rows * e.ratio <= FEW, "more than 8 rows of a group of heads") &&
            accepts(plan, s, why);
@@ -93,7 +71,7 @@ static bool accepts_decode(const attend_plan *plan, const struct at_step *s, str
 
 static bool accepts_decode_cpu(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
-    struct extent e = extents(plan, s);
+    struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
     return asked("decode_cpu", why) && at_gpu_on_cpu(s, why) &&
            at_need(why, e.rows * e.ratio <= FEW, "more than 8 rows of a group of heads") &&
            accepts(plan, s, why);
@@ -124,75 +102,6 @@ static bool accepts_unfused(const attend_plan *plan, const struct at_step *s, st
 
 /* ---- programs ---- */
 
-static void print_function(struct at_str *s, const struct at_expr *x, const char *head,
-                           enum at_expr_dialect dialect, const struct at_expr_box *box)
-{
-    if (!x)
-        return;
-    at_str_add(s,
-               "AT_FN %s(const struct at_in *x, float score, int b, int h, int i, int j, int sq, "
-               "int skv)\n{\n",
-               head);
-    at_expr_print(x, dialect, box, s);
-    at_str_add(s, "}\n");
-}
-
-/* at_load_NAME(...) for each captured tensor. */
-static void print_captures(struct at_str *s, const struct at_expr *score,
-                           const struct at_expr *mask)
-{
-    for (int k = 0; k < AT_EXPR_CAPTURES; k++) {
-        const struct at_expr *x = score && k < score->ncapture ? score : mask;
-        if (!x || k >= x->ncapture)
-            continue;
-        const struct at_expr_capture *c = &x->capture[k];
-        bool is_float = c->type == ATTEND_F32 || c->type == ATTEND_F16 || c->type == ATTEND_BF16;
-        at_str_add(s, "#define at_load_%s(", c->name);
-        for (int d = 0; d < c->rank; d++)
-            at_str_add(s, "%sa%d", d ? ", " : "", d);
-        at_str_add(s, ") at_capture_%s(x, %d", is_float ? "float" : "int", k);
-        for (int d = 0; d < 4; d++)
-            if (d < c->rank)
-                at_str_add(s, ", a%d", d);
-            else
-                at_str_add(s, ", 0");
-        at_str_add(s, ")\n");
-    }
-}
-
-/* The expressions of s as kernel text; "" where it has none, NULL where memory is out. */
-static char *print_expressions(const attend_plan *plan, const struct at_step *s)
-{
-    const struct at_attention *p = &s->p->attention;
-    enum at_expr_dialect dialect = at_gpu_of(s->device)->dialect;
-    struct extent e = extents(plan, s);
-    const struct at_expr_box box = {
-        .b = {0, e.seqs            },
-        .h = {0, e.groups * e.ratio},
-        .i = {0, e.rows            },
-        .j = {0, e.keys            },
-        .sq = {0, e.rows            },
-        .skv = {0, e.keys            }
-    };
-    struct at_str text = {0};
-    at_str_add(&text, "\n");
-    if (p->score || p->mask)
-        at_expr_print_prelude(dialect, &text);
-    print_captures(&text, p->score, p->mask);
-    print_function(&text, p->score, "float at_score_expr", dialect, &box);
-    print_function(&text, p->mask, "int at_mask_expr", dialect, &box);
-    if (!text.failed)
-        return text.text;
-    attend_free(text.text);
-    return NULL;
-}
-
-static int64_t table_bytes(const struct extent *e)
-{
-    return e->seqs * (int64_t)sizeof(struct at_k_seq) +
-           AT_MAX_CAPTURES * (int64_t)sizeof(struct at_k_capture);
-}
-
 /* What bind leaves for run, in the exec; the sequences follow it, as the host and the device have
  * them, and then what is captured. */
 struct problem {
@@ -207,8 +116,8 @@ static int prepare(attend_plan *plan, struct at_step *s, unsigned files, const c
 {
     const struct at_attention *p = &s->p->attention;
     struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | files};
-    struct extent x = extents(plan, s);
-    char *printed = print_expressions(plan, s);
+    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
+    char *printed = at_gpu_problem_text(plan, s, NULL);
     if (!printed)
         return at_fail(e, ATTEND_ENOMEM, "no memory for the expressions of attention");
     snprintf(source.defines, sizeof source.defines, "%s%s%s", defines,
@@ -217,8 +126,8 @@ static int prepare(attend_plan *plan, struct at_step *s, unsigned files, const c
     int status = at_gpu_prepare(plan, s, &source, names, n, sizeof(struct at_gpu_kernels), e);
     attend_free(printed);
     s->state = at_round_up(sizeof(struct problem), AT_ALIGN) +
-               x.seqs * (int64_t)sizeof(struct at_seq) + table_bytes(&x);
-    s->work = table_bytes(&x);
+               x.seqs * (int64_t)sizeof(struct at_seq) + at_gpu_table_bytes(&x);
+    s->work = at_gpu_table_bytes(&x);
     return status;
 }
 
@@ -226,14 +135,14 @@ static int prepare_sliced(attend_plan *plan, struct at_step *s, unsigned files,
                           const char *const *names, int n, struct at_err *e)
 {
     char defines[32];
-    snprintf(defines, sizeof defines, "-DAT_DV=%d", slice_of(extents(plan, s).dv));
+    snprintf(defines, sizeof defines, "-DAT_DV=%d", slice_of(at_gpu_sizes_of(plan, s).dv));
     return prepare(plan, s, files, defines, names, n, e);
 }
 
 /* Partials of chunks, whichever kernel leaves them. */
 static int book_partials(attend_plan *plan, struct at_step *s, int status, struct at_err *e)
 {
-    struct extent x = extents(plan, s);
+    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     int slice = slice_of(x.dv);
     int64_t chunks = at_max(1, at_ceil_div(x.keys, chunk_length(x.keys)));
     int64_t states = at_mul_size(x.seqs, x.groups * at_ceil_div(x.dv, slice) * chunks * FEW);
@@ -266,7 +175,7 @@ static int prepare_decode_cpu(attend_plan *plan, struct at_step *s, struct at_er
 {
     static const char *const names[] = {"decode_cpu", "decode_merge"};
     unsigned files = 1u << AT_GPU_TILE_CPU | 1u << AT_GPU_ATTN_MERGE | 1u << AT_GPU_ATTN_DECODE_CPU;
-    struct extent x = extents(plan, s);
+    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     char defines[64];
     snprintf(defines, sizeof defines, "-DAT_LANES=%d -DAT_DK=%d -DAT_DV=%d",
              at_gpu_of(s->device)->lanes, room_of(x.dk), slice_of(x.dv));
@@ -288,7 +197,7 @@ static int prepare_nolocal(attend_plan *plan, struct at_step *s, struct at_err *
 static int prepare_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     static const char *const name = "attn_cpu";
-    struct extent x = extents(plan, s);
+    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     char defines[80];
     int room = room_of(at_max(x.dk, x.dv));
     snprintf(defines, sizeof defines, "-DAT_LANES=%d -DAT_ROWS=%d -DAT_DK=%d -DAT_DV=%d",
@@ -299,7 +208,7 @@ static int prepare_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
 static int prepare_unfused(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     static const char *const names[] = {"unfused_scores", "unfused_softmax", "unfused_values"};
-    struct extent x = extents(plan, s);
+    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     int status = prepare(plan, s, 1u << AT_GPU_ATTN_UNFUSED, "", names, 3, e);
     s->shared_work = unfused_rows(x.keys) * at_max(1, x.keys) * (int64_t)sizeof(float);
     return status;
@@ -307,149 +216,34 @@ static int prepare_unfused(attend_plan *plan, struct at_step *s, struct at_err *
 
 /* ---- bind ---- */
 
-static struct at_k_view view_of(const struct attend_exec *x, const struct at_step *s, int in,
-                                const struct at_view *v)
-{
-    struct at_k_view k = {.type = (at_i32)v->type, .given = v->data != NULL};
-    for (int d = 0; d < 4 && v->data; d++)
-        k.stride[d] = v->stride[d];
-    if (v->data)
-        at_gpu_buffer(x, s->in[in], &k.at);
-    return k;
-}
-
-static void scale_of(const struct attend_exec *x, const struct at_step *s, int in,
-                     const struct at_view *v, at_i64 to[3], at_i32 *has)
-{
-    *has = v->data != NULL;
-    if (!*has)
-        return;
-    at_gpu_buffer(x, s->in[in], &to[0]);
-    to[1] = v->stride[0];
-    to[2] = v->stride[1];
-}
-
-static at_i32 place_of(const struct attend_exec *x, const struct at_step *s, int in, at_i64 *at)
-{
-    bool given = at_in(x, s, in) != NULL;
-    if (given)
-        at_gpu_buffer(x, s->in[in], at);
-    return given;
-}
-
-static void fill_tensors(struct at_k_attn *k, const struct attend_exec *x, const struct at_step *s,
-                         const struct at_attn *a)
-{
-    k->q = view_of(x, s, AT_IN_Q, &a->q);
-    k->k = view_of(x, s, AT_IN_K, &a->k);
-    k->v = view_of(x, s, AT_IN_V, &a->v);
-    k->bias = view_of(x, s, AT_IN_BIAS, &a->bias);
-    k->mask = view_of(x, s, AT_IN_MASK, &a->mask);
-    at_gpu_buffer(x, s->out[0], &k->o.at);
-    for (int d = 0; d < 4; d++)
-        k->o.stride[d] = a->o.stride[d];
-    k->has_lse = at_out(x, s, 1) != NULL;
-    if (k->has_lse)
-        at_gpu_buffer(x, s->out[1], &k->lse[0]);
-    for (int d = 0; d < 3; d++)
-        k->lse[d + 1] = a->lse.stride[d];
-    scale_of(x, s, AT_IN_K_SCALE, &a->k_scale, k->k_scale, &k->has_k_scale);
-    scale_of(x, s, AT_IN_V_SCALE, &a->v_scale, k->v_scale, &k->has_v_scale);
-    k->has_alibi = place_of(x, s, AT_IN_ALIBI, &k->alibi);
-    k->has_sinks = place_of(x, s, AT_IN_SINKS, &k->sinks);
-    k->has_additive = place_of(x, s, AT_IN_ADDITIVE, &k->additive);
-    k->has_table = place_of(x, s, AT_IN_TABLE, &k->table);
-    k->table_stride = a->table_stride;
-    k->page = a->table ? a->page : 1;
-}
-
-static at_i64 reach(int64_t window)
-{
-    return at_min(window, INT64_MAX / 4);
-}
-
-static void fill_numbers(struct at_k_attn *k, const struct at_attn *a)
-{
-    k->nh = (at_i32)a->nh;
-    k->ng = (at_i32)a->ng;
-    k->dk = (at_i32)a->dk;
-    k->dv = (at_i32)a->dv;
-    k->nseq = (at_i32)a->nseq;
-    k->causal = a->visible.causal;
-    k->left = reach(a->visible.left);
-    k->right = reach(a->visible.right);
-    k->scale = a->scale;
-    k->softcap = a->softcap;
-    k->seed0 = (at_u32)a->dropout.seed;
-    k->seed1 = (at_u32)(a->dropout.seed >> 32);
-    k->offset = a->dropout.offset;
-    k->below = a->dropout.below;
-    k->keep = a->dropout.keep;
-    k->hides = a->mask.data || a->mask_expr || a->bias.data || a->score_expr;
-    k->edits = k->hides || a->softcap > 0 || a->alibi || !(a->scale > 0);
-}
-
-static void fill_captures(struct at_k_capture *to, const struct attend_exec *x,
-                          const struct at_step *s)
-{
-    for (int c = 0; c < AT_MAX_CAPTURES; c++) {
-        const struct at_view *v = at_in(x, s, AT_IN_CAPTURE + c);
-        to[c] = (struct at_k_capture){
-            .shape = {1, 1, 1, 1}
-        };
-        if (!v)
-            continue;
-        to[c].type = (at_i32)v->type;
-        to[c].rank = v->rank;
-        at_gpu_buffer(x, s->in[AT_IN_CAPTURE + c], &to[c].at);
-        for (int d = 0; d < v->rank && d < 4; d++) {
-            to[c].shape[d] = v->shape[d];
-            to[c].stride[d] = v->stride[d];
-        }
-    }
-}
-
 static int bind(struct attend_exec *x, const struct at_step *s)
 {
-    struct extent e = extents(x->plan, s);
+    struct at_gpu_sizes e = at_gpu_sizes_of(x->plan, s);
     struct problem *p = at_step_state(x, s);
     struct at_seq *seq = (struct at_seq *)((char *)p + at_round_up(sizeof *p, AT_ALIGN));
-    struct at_k_seq *table = (struct at_k_seq *)(seq + e.seqs);
     int status = at_attn_resolve(x, s, &p->a, seq);
     if (status < 0)
         return status;
-    memset(&p->args, 0, sizeof p->args);
-    fill_tensors(&p->args, x, s, &p->a);
-    fill_numbers(&p->args, &p->a);
+    at_gpu_problem_args(&p->args, x, s, &p->a);
+    at_gpu_buffer(x, s->out[0], &p->args.o.at);
+    for (int d = 0; d < 4; d++)
+        p->args.o.stride[d] = p->a.o.stride[d];
+    p->args.has_lse = at_out(x, s, 1) != NULL;
+    if (p->args.has_lse)
+        at_gpu_buffer(x, s->out[1], &p->args.lse[0]);
     p->most_rows = p->most_keys = 0;
     for (int64_t n = 0; n < p->a.nseq; n++) {
-        const struct at_seq *q = &seq[n];
-        table[n] = (struct at_k_seq){q->qb, q->q0, q->nq, q->kb, q->k0, q->nk, q->off};
-        p->most_rows = at_max(p->most_rows, q->nq * e.ratio);
-        p->most_keys = at_max(p->most_keys, q->nk);
+        p->most_rows = at_max(p->most_rows, seq[n].nq * e.ratio);
+        p->most_keys = at_max(p->most_keys, seq[n].nk);
     }
-    fill_captures((struct at_k_capture *)(table + e.seqs), x, s);
-    p->args.seqs = x->variant->shared_work + s->work_offset;
-    p->args.captures = p->args.seqs + e.seqs * (int64_t)sizeof *table;
-    x->transfer->flying = true;
-    return s->device->memory->upload(s->device, x->transfer->stream, x->transfer->work,
-                                     p->args.seqs, table, table_bytes(&e), &x->err);
+    return at_gpu_problem_table(x, s, &p->a, &e, seq + e.seqs, &p->args);
 }
 
 /* ---- run ---- */
 
-static void *input(const struct attend_exec *x, const struct at_step *s, int k)
-{
-    int64_t at;
-    return k < s->nin && s->in[k] >= 0 ? at_gpu_buffer(x, s->in[k], &at) : NULL;
-}
-
 static struct at_gpu_launch launch_of(const struct attend_exec *x, const struct at_step *s,
                                       int kernel)
 {
-    static const int inputs[] = {AT_IN_Q,     AT_IN_K,       AT_IN_V,      AT_IN_BIAS,
-                                 AT_IN_MASK,  AT_IN_ALIBI,   AT_IN_SINKS,  AT_IN_ADDITIVE,
-                                 AT_IN_TABLE, AT_IN_K_SCALE, AT_IN_V_SCALE};
     const struct problem *p = at_step_state(x, s);
     const struct at_gpu_kernels *k = s->packed;
     struct at_gpu_launch l = {
@@ -458,11 +252,7 @@ static struct at_gpu_launch launch_of(const struct attend_exec *x, const struct 
     int n = 0;
     l.buffer[n++] = at_gpu_buffer(x, s->out[0], &at);
     l.buffer[n++] = p->args.has_lse ? at_gpu_buffer(x, s->out[1], &at) : NULL;
-    for (int i = 0; i < AT_LEN(inputs); i++)
-        l.buffer[n++] = input(x, s, inputs[i]);
-    l.buffer[n++] = x->transfer->work;
-    for (int c = 0; c < AT_MAX_CAPTURES; c++)
-        l.buffer[n++] = input(x, s, AT_IN_CAPTURE + c);
+    n += at_gpu_problem_buffers(x, s, l.buffer + n);
     l.nbuffer = n;
     return l;
 }
@@ -472,7 +262,7 @@ static int run_chunks(struct attend_exec *x, const struct at_step *s, int items)
 {
     struct problem *p = at_step_state(x, s);
     int slice = slice_of(p->a.dv);
-    p->args.chunk = chunk_length(extents(x->plan, s).keys);
+    p->args.chunk = chunk_length(at_gpu_sizes_of(x->plan, s).keys);
     p->args.chunks = (at_i32)at_max(1, at_ceil_div(p->most_keys, p->args.chunk));
     struct at_gpu_launch l = launch_of(x, s, 0);
     l.items = items;
@@ -548,7 +338,7 @@ static int run_unfused_rows(struct attend_exec *x, const struct at_step *s, int6
 static int run_unfused(struct attend_exec *x, const struct at_step *s)
 {
     struct problem *p = at_step_state(x, s);
-    int64_t keys = extents(x->plan, s).keys, most = unfused_rows(keys);
+    int64_t keys = at_gpu_sizes_of(x->plan, s).keys, most = unfused_rows(keys);
     int ratio = (int)(p->a.nh / p->a.ng), status = 0;
     p->args.chunk = keys;
     for (int64_t n = 0; n < p->a.nseq; n++)

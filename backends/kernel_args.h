@@ -57,6 +57,17 @@ struct at_k_attn {
     at_i32 pad;
 };
 
+/* The backward pass: o of the problem is dO. */
+struct at_k_back {
+    struct at_k_attn a;
+    struct at_k_view out[2];
+    at_i64 delta[4];        /* offset and strides of (B, H, S) */
+    at_i64 bias[4];         /* extents of its gradient, which is out[0] */
+    at_i64 batches, rows;   /* of the tensor of queries */
+    at_i64 slopes, vectors; /* bytes into work, of sums over keys for each row; -1: not wanted */
+    at_i32 op, pad;
+};
+
 /* Elementwise: out[place] = f(in...), all of them with the axes of out. */
 struct at_k_map {
     at_i64 n[6];         /* extents, slowest first */

@@ -141,20 +141,6 @@ AT_FN void pack_keys(const struct at_k_attn *a, const struct at_in *x, struct pa
     }
 }
 
-AT_FN int has_odd(const float *v, int n) /* is one not finite? */
-{
-    at_ivec top = 0;
-    int k, odd;
-    for (k = 0; k + AT_LANES <= n; k += AT_LANES) {
-        at_ivec bits = at_bits_vec(at_vget(0, v + k)) & 0x7fffffff;
-        top = AT_VMAX(bits, top);
-    }
-    odd = any(top >= 0x7f800000);
-    for (; k < n; k++)
-        odd |= !(fabs(v[k]) < AT_INF);
-    return odd;
-}
-
 /* x: panel; y: KV group; z: sequence. */
 AT_KERNEL AT_GROUP(1) void attn_cpu(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
@@ -190,7 +176,7 @@ AT_KERNEL AT_GROUP(1) void attn_cpu(const struct at_k_attn a, AT_ATTN_PARAMS)
         int from = keys.first > j0 ? keys.first - j0 : 0, to = keys.end - j0 < KEYS ? keys.end - j0 : KEYS;
         int nk = (to + AT_TILE - 1) / AT_TILE * AT_TILE;
         pack_keys(&a, &in, &w, g, j0, from, to, nk, wide);
-        int odd = (a.hides || j0 < keys.full_first || j0 + KEYS > keys.full_end) && has_odd(w.v, nk * wide);
+        int odd = (a.hides || j0 < keys.full_first || j0 + KEYS > keys.full_end) && at_has_odd(w.v, nk * wide);
         for (int s = 0; s < strips; s++) {
             const float *q = w.q + s * AT_STRIP * a.dk;
             float *m = w.m + s * AT_STRIP, *l = w.l + s * AT_STRIP, *acc = w.acc + s * AT_STRIP * wide;

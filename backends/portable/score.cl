@@ -4,9 +4,8 @@
 #define AT_DEAD(p) ((p) == 0.0f) /* the weight of a hidden key: its value is not looked at */
 #define AT_LOG2E 1.4426950408889634f
 
-#define AT_ATTN_PARAMS                                                                             \
-    AT_GLOBAL uchar *out, AT_GLOBAL uchar *lse, AT_GLOBAL const uchar *pq,                         \
-        AT_GLOBAL const uchar *pk, AT_GLOBAL const uchar *pv, AT_GLOBAL const uchar *pbias,        \
+#define AT_ATTN_INPUTS                                                                             \
+    AT_GLOBAL const uchar *pq, AT_GLOBAL const uchar *pk, AT_GLOBAL const uchar *pv, AT_GLOBAL const uchar *pbias,        \
         AT_GLOBAL const uchar *pmask, AT_GLOBAL const uchar *palibi,                               \
         AT_GLOBAL const uchar *psinks, AT_GLOBAL const uchar *padditive,                           \
         AT_GLOBAL const uchar *ptable, AT_GLOBAL const uchar *pk_scale,                            \
@@ -14,6 +13,7 @@
         AT_GLOBAL const uchar *c1, AT_GLOBAL const uchar *c2, AT_GLOBAL const uchar *c3,           \
         AT_GLOBAL const uchar *c4, AT_GLOBAL const uchar *c5, AT_GLOBAL const uchar *c6,           \
         AT_GLOBAL const uchar *c7, AT_GLOBAL const uchar *c8
+#define AT_ATTN_PARAMS AT_GLOBAL uchar *out, AT_GLOBAL uchar *lse, AT_ATTN_INPUTS
 
 /* The tensors that functions here look at, and the sequence that a group has. */
 struct at_in {
@@ -184,24 +184,31 @@ AT_FN at_i64 at_pair(const struct at_k_view *v, int n, int h, int i, int j)
     return v->at + n * v->stride[0] + h * v->stride[1] + i * v->stride[2] + j * v->stride[3];
 }
 
-/* What becomes of q . k of packed row r and key j: -inf where the key is hidden, whatever it was. */
-AT_FN float at_score(const struct at_k_attn *a, const struct at_in *x, int g, int r, int j, float dot)
+/* Softcap, slope and bias of q . k of packed row r and key j. */
+AT_FN float at_plain(const struct at_k_attn *a, const struct at_in *x, int g, int r, int j, float dot)
 {
     int i = r / x->ratio, h = g * x->ratio + r % x->ratio;
     float s = dot * a->scale, add = 0.0f;
-    if (a->mask.given && at_load(x->mask, at_pair(&a->mask, x->n, h, i, j), a->mask.type) == 0.0f)
-        return -AT_INF;
-#ifdef AT_MASK_EXPR
-    if (!at_mask_expr(x, 0.0f, x->n, h, i, j, x->nq, x->nk))
-        return -AT_INF;
-#endif
     if (a->bias.given)
         add = at_load(x->bias, at_pair(&a->bias, x->n, h, i, j), a->bias.type);
     if (a->softcap > 0.0f)
         s = a->softcap * tanh(s / a->softcap);
     if (a->has_alibi)
         s -= ((AT_GLOBAL const float *)x->alibi)[a->alibi + h] * fabs((float)(i + x->off - j));
-    s = add == -AT_INF ? add : s + add; /* whatever the key holds */
+    return add == -AT_INF ? add : s + add; /* whatever the key holds */
+}
+
+/* What becomes of it: -inf where the key is hidden, whatever it was. */
+AT_FN float at_score(const struct at_k_attn *a, const struct at_in *x, int g, int r, int j, float dot)
+{
+    int i = r / x->ratio, h = g * x->ratio + r % x->ratio;
+    if (a->mask.given && at_load(x->mask, at_pair(&a->mask, x->n, h, i, j), a->mask.type) == 0.0f)
+        return -AT_INF;
+#ifdef AT_MASK_EXPR
+    if (!at_mask_expr(x, 0.0f, x->n, h, i, j, x->nq, x->nk))
+        return -AT_INF;
+#endif
+    float s = at_plain(a, x, g, r, j, dot);
 #ifdef AT_SCORE_EXPR
     s = at_score_expr(x, s, x->n, h, i, j, x->nq, x->nk);
 #endif

@@ -147,3 +147,17 @@ AT_FN void at_stage(float *to, AT_GLOBAL const uchar *p, at_i64 at, int from, in
     for (; d < n; d++)
         to[d] = at_channel(p, at, from + d, type) * by;
 }
+
+AT_FN int at_has_odd(const float *v, int n) /* is one not finite? */
+{
+    at_ivec top = 0;
+    int k, odd;
+    for (k = 0; k + AT_LANES <= n; k += AT_LANES) {
+        at_ivec bits = at_bits_vec(at_vget(0, v + k)) & 0x7fffffff;
+        top = AT_VMAX(bits, top);
+    }
+    odd = any(top >= 0x7f800000);
+    for (; k < n; k++)
+        odd |= !(fabs(v[k]) < AT_INF);
+    return odd;
+}

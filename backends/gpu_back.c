@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/* The backward pass of attention on devices: one kernel walks keys for dQ, another rows for dK and
+ * dV; portable/back.cl says what both share.  CPUs have shapes of their own. */
+#include <stdio.h>
+#include <string.h>
+
+#include "gpu_problem.h"
+
+#define TILE 32     /* rows and keys of a group of attn_back */
+#define CPU_ROWS 64 /* of an item of back_rows_cpu, */
+#define CPU_KEYS 96 /* and keys of one of back_keys_cpu */
+
+_Static_assert(sizeof(struct at_k_back) + AT_GPU_BUFFERS * sizeof(void *) <= 1024,
+               "OpenCL promises kernels this much for arguments");
+
+enum { ROWS, KEYS, BIAS, SUMS, CLEAR };
+enum { SLOPES, SINKS, VECTOR }; /* AT_BACK_... of back.cl: what is summed over rows */
+
+/* ---- what is taken ---- */
+
+static bool f32_rows(const attend_plan *plan, int t)
+{
+    return t < 0 ||
+           (plan->graph->tensor[t].type == ATTEND_F32 && at_graph_has_rows(plan->graph, t));
+}
+
+static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
+    bool rows = f32_rows(plan, s->in[AT_IN_GRAD_O]), captures = false;
+    for (int k = AT_IN_Q; k <= AT_IN_V; k++)
+        rows = rows && at_graph_has_rows(plan->graph, s->in[k]);
+    for (int k = AT_OUT_Q; k <= AT_OUT_V && k < s->nout; k++)
+        rows = rows && f32_rows(plan, s->out[k]);
+    for (int k = AT_OUT_CAPTURE; k < s->nout; k++)
+        captures = captures || s->out[k] >= 0;
+    return at_need(why, rows, "a head's channels are not next to each other in memory") &&
+           at_need(
+               why, !captures,
+               "tensors that an expression indexes have gradients, at places that only it knows") &&
+           at_need(why,
+                   e.keys < INT32_MAX / 2 && e.rows < 65536 * TILE / at_max(1, e.ratio) &&
+                       e.keys < (int64_t)65536 * TILE && e.groups * (e.dk + e.dv) < 65536,
+                   "more rows, keys or heads than a launch has groups");
+}
+
+static bool accepts_cpu(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    return at_gpu_on_cpu(s, why) && accepts(plan, s, why);
+}
+
+/* ---- plan ---- */
+
+/* The derivative of the score expression by the score: at_alloc'd, or NULL where there is none. */
+static int slope_of(attend_plan *plan, const struct at_step *s, struct at_expr **out,
+                    struct at_err *e)
+{
+    const struct at_expr *x = s->p->attention.score;
+    int score = -1;
+    *out = x ? at_alloc(plan->ctx, sizeof **out) : NULL;
+    if (!x)
+        return 0;
+    if (!*out)
+        return at_fail(e, ATTEND_ENOMEM, "no memory for the gradient of attention");
+    for (int k = 0; k < x->n; k++)
+        score = x->node[k].op == AT_X_SCORE ? k : score;
+    if (score >= 0)
+        return at_expr_derivative(x, score, *out) < 0
+                   ? at_fail(e, ATTEND_EUNSUPPORTED,
+                             "the gradient of a score expression is too large")
+                   : 0;
+    **out = *x; /* it does not look at the score */
+    at_expr_finish(*out, at_expr_float(*out, 0));
+    return 0;
+}
+
+static bool wants(const struct at_step *s, int k)
+{
+    return k < s->nout && s->out[k] >= 0;
+}
+
+/* What bind leaves for run, in the exec; the sequences follow it, as the host and the device have
+ * them, and then what is captured. */
+struct back {
+    struct at_attn_grad g;
+    struct at_k_back args;
+    int64_t most_rows, most_keys; /* packed rows and keys of a sequence */
+    bool gaps;                    /* keys that no sequence has */
+};
+
+/* Sums over keys for each row: how many floats a row has. */
+static int64_t row_floats(const struct at_step *s, const struct at_gpu_sizes *x)
+{
+    return wants(s, AT_OUT_ALIBI) + (wants(s, AT_OUT_ADDITIVE) ? x->dk : 0);
+}
+
+static int prepare(attend_plan *plan, struct at_step *s, unsigned files, const char *defines,
+                   const char *const *names, struct at_err *e)
+{
+    const struct at_attention *p = &s->p->attention;
+    struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | 1u << AT_GPU_BACK | files};
+    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
+    const struct at_tensor *q = &plan->graph->tensor[s->in[AT_IN_Q]];
+    int64_t rows = at_mul_size(x.rows, x.groups * x.ratio);
+    struct at_expr *slope = NULL;
+    int status = slope_of(plan, s, &slope, e);
+    char *printed = status == 0 ? at_gpu_problem_text(plan, s, slope) : NULL;
+    at_free(plan->ctx, slope);
+    if (status < 0)
+        return status;
+    if (!printed)
+        return at_fail(e, ATTEND_ENOMEM, "no memory for the expressions of attention");
+    snprintf(source.defines, sizeof source.defines, "%s%s%s%s", defines,
+             p->score ? " -DAT_SCORE_EXPR" : "", p->mask ? " -DAT_MASK_EXPR" : "",
+             s->in[AT_IN_ADDITIVE] >= 0 ? " -DAT_ADDITIVE" : "");
+    source.printed = printed;
+    status = at_gpu_prepare(plan, s, &source, names, 5, sizeof(struct at_gpu_kernels), e);
+    attend_free(printed);
+    s->state = at_round_up(sizeof(struct back), AT_ALIGN) +
+               x.seqs * (int64_t)sizeof(struct at_seq) + at_gpu_table_bytes(&x);
+    s->work = at_gpu_table_bytes(&x);
+    if (q->rank == 4)
+        rows = at_mul_size(rows, at_plan_range(plan, s->rows, s->in[AT_IN_Q], 0).max);
+    s->shared_work = at_mul_size(at_mul_size(rows, row_floats(s, &x)), sizeof(float));
+    if (status == 0 && s->shared_work < 0)
+        status = at_fail(e, ATTEND_ELIMIT, "attention_grad over %lld rows", (long long)x.rows);
+    return status;
+}
+
+static int slice_of(const struct at_gpu_sizes *x)
+{
+    return at_max(x->dk, x->dv) <= 64 || x->dk <= 64 ? 64 : 128;
+}
+
+static int prepare_local(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    static const char *const names[] = {"back_rows", "back_keys", "back_bias", "back_sums",
+                                        "back_clear"};
+    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
+    char defines[48];
+    snprintf(defines, sizeof defines, "-DAT_ITEMS=64 -DAT_DV=%d", slice_of(&x));
+    return prepare(plan, s, 1u << AT_GPU_ATTN_BACK, defines, names, e);
+}
+
+/* Room for the channels of a head: kernels are made for few of these. */
+static int room_of(int64_t d)
+{
+    return d <= 64 ? 64 : d <= 128 ? 128 : d <= 256 ? 256 : 576;
+}
+
+static int prepare_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    static const char *const names[] = {"back_rows_cpu", "back_keys_cpu", "back_bias", "back_sums",
+                                        "back_clear"};
+    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
+    char defines[80];
+    snprintf(defines, sizeof defines,
+             "-DAT_ITEMS=1 -DAT_LANES=%d -DAT_ROWS=%d -DAT_DK=%d -DAT_DV=%d",
+             at_gpu_of(s->device)->lanes, CPU_ROWS, room_of(x.dk), room_of(x.dv));
+    return prepare(plan, s, 1u << AT_GPU_TILE_CPU | 1u << AT_GPU_ATTN_BACK_CPU, defines, names, e);
+}
+
+/* ---- bind ---- */
+
+static int out_of(const struct at_step *s, int k)
+{
+    return wants(s, k) ? s->out[k] : -1;
+}
+
+/* Offset and strides of (B, H, S). */
+static void fill_rows(const struct attend_exec *x, int t, const struct at_view *v, at_i64 to[4])
+{
+    at_gpu_buffer(x, t, &to[0]);
+    for (int d = 0; d < 3; d++)
+        to[d + 1] = v->stride[d];
+}
+
+/* Sequences are packed one behind the other, or each has an entry of its own. */
+static bool has_gaps(const struct at_attn *a)
+{
+    int64_t used = 0;
+    for (int64_t n = 0; n < a->nseq; n++) {
+        const struct at_seq *q = &a->seq[n];
+        if (a->sums < 0 && q->nk < a->k.shape[2])
+            return true;
+        used = q->nk ? q->k0 + q->nk : used;
+    }
+    return used < a->k.shape[2];
+}
+
+static int bind(struct attend_exec *x, const struct at_step *s)
+{
+    struct at_gpu_sizes e = at_gpu_sizes_of(x->plan, s);
+    struct back *b = at_step_state(x, s);
+    struct at_attn *a = &b->g.a;
+    struct at_seq *seq = (struct at_seq *)((char *)b + at_round_up(sizeof *b, AT_ALIGN));
+    int status = at_attn_grad_resolve(x, s, &b->g, seq);
+    if (status < 0)
+        return status;
+    b->args = (struct at_k_back){.batches = a->q.shape[0], .rows = a->q.shape[2]};
+    at_gpu_problem_args(&b->args.a, x, s, a);
+    b->args.a.o = at_gpu_problem_view(x, s->in[AT_IN_GRAD_O], &b->g.dout);
+    fill_rows(x, s->in[AT_IN_GRAD_LSE], &a->lse, b->args.a.lse);
+    fill_rows(x, s->in[AT_IN_GRAD_DELTA], &b->g.delta, b->args.delta);
+    for (int d = 0; d < 4; d++)
+        b->args.bias[d] = b->g.dbias.shape[d];
+    b->args.slopes = wants(s, AT_OUT_ALIBI) ? 0 : -1;
+    b->args.vectors = wants(s, AT_OUT_ADDITIVE) ? wants(s, AT_OUT_ALIBI) * b->args.batches * a->nh *
+                                                      b->args.rows * (int64_t)sizeof(float)
+                                                : -1;
+    b->gaps = has_gaps(a);
+    b->most_rows = b->most_keys = 0;
+    for (int64_t n = 0; n < a->nseq; n++) {
+        b->most_rows = at_max(b->most_rows, seq[n].nq * e.ratio);
+        b->most_keys = at_max(b->most_keys, seq[n].nk);
+    }
+    return at_gpu_problem_table(x, s, a, &e, seq + e.seqs, &b->args.a);
+}
+
+/* ---- run ---- */
+
+static void *buffer(const struct attend_exec *x, int t)
+{
+    int64_t at;
+    return t >= 0 ? at_gpu_buffer(x, t, &at) : NULL;
+}
+
+static int items_of(const struct at_step *s)
+{
+    return s->row == &at_gpu_back_cpu ? 1 : 64;
+}
+
+/* Kernel `which`, whose results are outputs k and l, or -1. */
+static int launch(struct attend_exec *x, const struct at_step *s, int which, int op, int k, int l,
+                  const struct at_view *vk, const struct at_view *vl, const int64_t groups[3])
+{
+    struct back *b = at_step_state(x, s);
+    struct at_gpu_launch run = {
+        .kernel = ((const struct at_gpu_kernels *)s->packed)->kernel[which],
+        .args = &b->args,
+        .bytes = sizeof b->args,
+        .groups = {groups[0], groups[1], groups[2]},
+        .items = items_of(s)
+    };
+    int n = 0;
+    b->args.op = op;
+    b->args.out[0] = at_gpu_problem_view(x, out_of(s, k), vk);
+    b->args.out[1] = vl ? at_gpu_problem_view(x, out_of(s, l), vl) : (struct at_k_view){.at = 0};
+    run.buffer[n++] = buffer(x, out_of(s, k));
+    run.buffer[n++] = vl ? buffer(x, out_of(s, l)) : NULL;
+    run.buffer[n++] = buffer(x, s->in[AT_IN_GRAD_O]);
+    run.buffer[n++] = buffer(x, s->in[AT_IN_GRAD_LSE]);
+    run.buffer[n++] = buffer(x, s->in[AT_IN_GRAD_DELTA]);
+    run.nbuffer = n + at_gpu_problem_buffers(x, s, run.buffer + n);
+    return at_gpu_run(x, s, &run);
+}
+
+static int clear_keys(struct attend_exec *x, const struct at_step *s, int k,
+                      const struct at_view *v)
+{
+    const struct back *b = at_step_state(x, s);
+    const int64_t groups[] = {v->shape[2], v->shape[1], v->shape[0]};
+    return b->gaps && v->data ? launch(x, s, CLEAR, (int)v->shape[3], k, -1, v, NULL, groups) : 0;
+}
+
+static int sum_rows(struct attend_exec *x, const struct at_step *s, int op, int k,
+                    const struct at_view *v)
+{
+    const int64_t groups[] = {at_ceil_div(v->shape[0], items_of(s)), 1, 1};
+    return v->data ? launch(x, s, SUMS, op, k, -1, v, NULL, groups) : 0;
+}
+
+/* What is not dQ, dK or dV. */
+static int run_rest(struct attend_exec *x, const struct at_step *s)
+{
+    const struct at_attn_grad *g = &((const struct back *)at_step_state(x, s))->g;
+    const int64_t *n = g->dbias.shape;
+    const int64_t groups[] = {at_ceil_div(n[3], items_of(s)), n[2], n[0] * n[1]};
+    int status =
+        g->dbias.data ? launch(x, s, BIAS, 0, AT_OUT_BIAS, -1, &g->dbias, NULL, groups) : 0;
+    if (status == 0)
+        status = sum_rows(x, s, SLOPES, AT_OUT_ALIBI, &g->dalibi);
+    if (status == 0)
+        status = sum_rows(x, s, SINKS, AT_OUT_SINKS, &g->dsinks);
+    return status < 0 ? status : sum_rows(x, s, VECTOR, AT_OUT_ADDITIVE, &g->dadditive);
+}
+
+static int run_both(struct attend_exec *x, const struct at_step *s, const int64_t rows[3],
+                    const int64_t keys[3])
+{
+    const struct at_attn_grad *g = &((const struct back *)at_step_state(x, s))->g;
+    int status = clear_keys(x, s, AT_OUT_K, &g->dk);
+    if (status == 0)
+        status = clear_keys(x, s, AT_OUT_V, &g->dv);
+    if (status == 0)
+        status = launch(x, s, ROWS, 0, AT_OUT_Q, -1, &g->dq, NULL, rows);
+    if (status == 0 && (g->dk.data || g->dv.data))
+        status = launch(x, s, KEYS, 0, AT_OUT_K, AT_OUT_V, &g->dk, &g->dv, keys);
+    return status < 0 ? status : run_rest(x, s);
+}
+
+static int run_local(struct attend_exec *x, const struct at_step *s)
+{
+    const struct back *b = at_step_state(x, s);
+    const struct at_attn *a = &b->g.a;
+    struct at_gpu_sizes e = at_gpu_sizes_of(x->plan, s);
+    int64_t slice = slice_of(&e), of_k = at_ceil_div(a->dk, slice),
+            of_v = at_ceil_div(a->dv, slice);
+    return run_both(
+        x, s, (const int64_t[]){a->nseq, a->ng * of_k, at_ceil_div(b->most_rows, TILE)},
+        (const int64_t[]){a->nseq, a->ng * (of_k + of_v), at_ceil_div(b->most_keys, TILE)});
+}
+
+static int run_cpu(struct attend_exec *x, const struct at_step *s)
+{
+    const struct back *b = at_step_state(x, s);
+    const struct at_attn *a = &b->g.a;
+    return run_both(x, s, (const int64_t[]){at_ceil_div(b->most_rows, CPU_ROWS), a->ng, a->nseq},
+                    (const int64_t[]){at_ceil_div(b->most_keys, CPU_KEYS), a->ng, a->nseq});
+}
+
+const struct at_row at_gpu_back_cpu = {"cpu",  AT_ATTENTION_GRAD, accepts_cpu, prepare_cpu, bind,
+                                       run_cpu};
+const struct at_row at_gpu_back_local = {"gpu_local", AT_ATTENTION_GRAD, accepts, prepare_local,
+                                         bind,        run_local};
