@@ -10,8 +10,8 @@
 
 #define AT_GPU_BUFFERS 26 /* most of a kernel */
 
-/* The files of backends/portable.  Each program has the prelude and the argument blocks before
- * them. */
+/* The files of backends/portable, and those of cuda.  Each program has the prelude and the argument
+ * blocks before them. */
 enum at_gpu_file {
     AT_GPU_PRELUDE,
     AT_GPU_ARGS,
@@ -31,6 +31,7 @@ enum at_gpu_file {
     AT_GPU_ATTN_BACK,
     AT_GPU_ATTN_BACK_CPU,
     AT_GPU_TRAIN,
+    AT_GPU_ATTN_MMA,
     AT_GPU_FILES
 };
 extern const char *const at_gpu_text[AT_GPU_FILES];
@@ -38,7 +39,7 @@ extern const char *const at_gpu_text[AT_GPU_FILES];
 /* A program: files in their order, what is defined, and text of the user's expressions. */
 struct at_gpu_source {
     unsigned files;      /* 1 << enum at_gpu_file, but for the first two, which are always there */
-    char defines[128];   /* "-DDV=64 -DAT_B=0" */
+    char defines[192];   /* "-DDV=64 -DAT_B=0" */
     const char *printed; /* after the argument blocks; NULL: none */
 };
 
@@ -49,17 +50,20 @@ struct at_gpu_launch {
     void *buffer[AT_GPU_BUFFERS]; /* the others; NULL: absent, and not looked at */
     int nbuffer;
     int64_t groups[3];
-    int items; /* of a group */
+    int items;           /* of a group */
+    int64_t local_bytes; /* of a group, beyond what the text declares */
 };
 
 /* What a backend does for the rows; device->kernels points to it. */
 struct at_gpu {
     enum at_expr_dialect dialect;
-    bool cpu;            /* a work item is a core with vectors */
-    int lanes;           /* floats of its vectors */
-    bool slow_local;     /* local memory is no faster than the rest */
-    int64_t local_bytes; /* that a group may have */
-    int64_t group_items; /* and items */
+    bool cpu;                 /* a work item is a core with vectors */
+    int lanes;                /* floats of its vectors */
+    bool slow_local;          /* local memory is no faster than the rest */
+    int64_t local_bytes;      /* that a group may have */
+    int64_t group_items;      /* and items */
+    int tensor_cores;         /* of CUDA: the compute capability; 0: none that are used */
+    int64_t most_local_bytes; /* where a launch asks for them */
     /* Compiles, or finds what was compiled.  The kernel lives as long as the context. */
     int (*kernel)(const struct at_device *d, const struct at_gpu_source *source, const char *name,
                   void **kernel, struct at_err *e);
@@ -98,8 +102,8 @@ struct at_gpu_kernels {
 int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_source *source,
                    const char *const *names, int n, int64_t bytes, struct at_err *e);
 
-extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_local,
-    at_gpu_attn_nolocal, at_gpu_unfused;
+extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_mma,
+    at_gpu_attn_local, at_gpu_attn_nolocal, at_gpu_unfused;
 extern const struct at_row at_gpu_matvec_cpu, at_gpu_matmul_cpu, at_gpu_matvec, at_gpu_matmul;
 extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
     at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Attention on devices: the shapes of portable/attn_*.cl, their argument block, and which one a
- * step takes.  Sequences and captured tensors are described in a table on the device, written by
- * bind. */
+/* Attention on devices: the shapes of portable/attn_*.cl and cuda/attn_mma.cu, their argument
+ * block, and which one a step takes.  Sequences and captured tensors are described in a table on
+ * the device, written by bind. */
 #include <stdio.h>
 #include <string.h>
 
@@ -15,6 +15,8 @@
 #define LOCAL_ROWS 32            /* of a tile of attn_local */
 #define NOLOCAL_ROWS 64          /* of a group of attn_nolocal, */
 #define NOLOCAL_SLICE 32         /* and the channels of an item */
+#define MMA_WARPS 4              /* of attn_mma, */
+#define MMA_HEAD 256             /* and its largest head */
 #define CPU_ROWS 256             /* of a panel of attn_cpu, up to 128 channels */
 #define UNFUSED_ROWS 256         /* whose scores are in memory at once, ... */
 #define UNFUSED_BYTES (64 << 20) /* ... in no more than this where that is more than a row */
@@ -80,6 +82,47 @@ static bool accepts_decode_cpu(const attend_plan *plan, const struct at_step *s,
 static bool accepts_cpu(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
     return asked("cpu", why) && at_gpu_on_cpu(s, why) && accepts(plan, s, why);
+}
+
+/* A group of attn_mma: its tiles, and the shared memory that these take. */
+struct mma {
+    int dk, dv, rows, keys, terms;
+    bool bf16;
+    int64_t bytes;
+};
+
+static struct mma mma_of(const attend_plan *plan, const struct at_step *s)
+{
+    struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
+    struct mma m = {.dk = (int)at_round_up(e.dk, 16), .dv = (int)at_round_up(e.dv, 16)};
+    int64_t head = at_max(m.dk, m.dv);
+    int stages = at_gpu_of(s->device)->tensor_cores >= 80 ? 2 : 1;
+    m.bf16 = plan->graph->tensor[s->in[AT_IN_Q]].type == ATTEND_BF16;
+    m.terms = plan->precision == ATTEND_F16_P ? 1 : m.bf16 ? 3 : 2;
+    m.keys = head <= 64 ? 64 : 32;
+    m.rows = MMA_WARPS * (e.rows * e.ratio > 64 && head <= 128 ? 32 : 16);
+    m.bytes = 2 * (m.rows * m.dk + stages * m.keys * (m.dk + m.dv));
+    return m;
+}
+
+static bool accepts_mma(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    const attend_graph *g = plan->graph;
+    const struct at_gpu *gpu = at_gpu_of(s->device);
+    struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
+    attend_type type = g->tensor[s->in[AT_IN_Q]].type;
+    bool same = type == g->tensor[s->in[AT_IN_K]].type && type == g->tensor[s->in[AT_IN_V]].type;
+    return asked("mma", why) &&
+           at_need(why, gpu->tensor_cores > 0, "the device has no tensor cores that are used") &&
+           at_need(why, same && (type == ATTEND_F16 || type == ATTEND_BF16),
+                   "q, k and v are not all f16 or all bf16") &&
+           at_need(why, type == ATTEND_F16 || gpu->tensor_cores >= 80,
+                   "bf16 needs compute capability 8.0") &&
+           at_need(why, s->in[AT_IN_ADDITIVE] < 0, "additive scores are no products") &&
+           at_need(why, e.dk <= MMA_HEAD && e.dv <= MMA_HEAD, "a head of more than 256 channels") &&
+           at_need(why, mma_of(plan, s).bytes <= gpu->most_local_bytes,
+                   "a tile does not fit into shared memory") &&
+           accepts(plan, s, why);
 }
 
 static bool accepts_local(const attend_plan *plan, const struct at_step *s, struct at_why *why)
@@ -188,6 +231,21 @@ static int prepare_local(attend_plan *plan, struct at_step *s, struct at_err *e)
     return prepare_sliced(plan, s, 1u << AT_GPU_ATTN_LOCAL, &name, 1, e);
 }
 
+static int prepare_mma(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    static const char *const name = "attn_mma";
+    const struct at_attention *p = &s->p->attention;
+    struct mma m = mma_of(plan, s);
+    char defines[128];
+    bool edits = s->in[AT_IN_BIAS] >= 0 || s->in[AT_IN_MASK] >= 0 || s->in[AT_IN_ALIBI] >= 0 ||
+                 p->score || p->mask || p->softcap > 0 || !(p->scale > 0);
+    snprintf(defines, sizeof defines,
+             "-DAT_DK=%d -DAT_DV=%d -DAT_ROWS=%d -DAT_KEYS=%d -DAT_TERMS=%d%s%s%s%s", m.dk, m.dv,
+             m.rows, m.keys, m.terms, m.bf16 ? " -DAT_BF16_IN" : "", edits ? " -DAT_EDITS" : "",
+             p->dropout > 0 ? " -DAT_DROPOUT" : "", s->in[AT_IN_TABLE] >= 0 ? " -DAT_PAGED" : "");
+    return prepare(plan, s, 1u << AT_GPU_ATTN_MMA, defines, &name, 1, e);
+}
+
 static int prepare_nolocal(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     static const char *const name = "attn_nolocal";
@@ -237,6 +295,38 @@ static int bind(struct attend_exec *x, const struct at_step *s)
         p->most_keys = at_max(p->most_keys, seq[n].nk);
     }
     return at_gpu_problem_table(x, s, &p->a, &e, seq + e.seqs, &p->args);
+}
+
+static int64_t buffer_address(const struct attend_exec *x, int t)
+{
+    int64_t at;
+    return (int64_t)(uintptr_t)at_gpu_buffer(x, t, &at);
+}
+
+/* Whether all rows of a tensor begin at multiples of `grain` bytes and are as long. */
+static bool rows_aligned(int64_t address, int64_t at, const int64_t stride[3], int64_t channels,
+                         int64_t bytes, int64_t grain)
+{
+    int64_t all = address | at * bytes | channels * bytes;
+    for (int d = 0; d < 3; d++)
+        all |= stride[d] * bytes;
+    return all % grain == 0;
+}
+
+static int bind_mma(struct attend_exec *x, const struct at_step *s)
+{
+    struct problem *p = at_step_state(x, s);
+    struct at_k_attn *k = &p->args;
+    const struct at_k_view *v[] = {&k->q, &k->k, &k->v};
+    int status = bind(x, s);
+    for (int i = 0; i < 3 && status == 0; i++)
+        if (rows_aligned(buffer_address(x, s->in[AT_IN_Q + i]), v[i]->at, v[i]->stride,
+                         i < 2 ? k->dk : k->dv, 2, 16))
+            k->aligned |= 1 << i;
+    if (status == 0 &&
+        rows_aligned(buffer_address(x, s->out[0]), k->o.at, k->o.stride, 2, sizeof(float), 8))
+        k->aligned |= 1 << 3;
+    return status;
 }
 
 /* ---- run ---- */
@@ -304,6 +394,19 @@ static int run_local(struct attend_exec *x, const struct at_step *s)
     return run_tiles(x, s, LOCAL_ROWS, slice_of(p->a.dv));
 }
 
+static int run_mma(struct attend_exec *x, const struct at_step *s)
+{
+    const struct problem *p = at_step_state(x, s);
+    struct mma m = mma_of(x->plan, s);
+    struct at_gpu_launch l = launch_of(x, s, 0);
+    l.items = 32 * MMA_WARPS;
+    l.local_bytes = m.bytes;
+    l.groups[0] = at_ceil_div(p->most_rows, m.rows);
+    l.groups[1] = p->a.ng;
+    l.groups[2] = p->a.nseq;
+    return at_gpu_run(x, s, &l);
+}
+
 static int run_nolocal(struct attend_exec *x, const struct at_step *s)
 {
     return run_tiles(x, s, NOLOCAL_ROWS, NOLOCAL_SLICE);
@@ -359,6 +462,8 @@ const struct at_row at_gpu_decode = {"decode",       AT_ATTENTION, accepts_decod
                                      prepare_decode, bind,         run_decode};
 const struct at_row at_gpu_attn_cpu = {"cpu",       AT_ATTENTION, accepts_cpu,
                                        prepare_cpu, bind,         run_cpu};
+const struct at_row at_gpu_attn_mma = {"mma",       AT_ATTENTION, accepts_mma,
+                                       prepare_mma, bind_mma,     run_mma};
 const struct at_row at_gpu_attn_local = {"gpu_local",   AT_ATTENTION, accepts_local,
                                          prepare_local, bind,         run_local};
 const struct at_row at_gpu_attn_nolocal = {"gpu_nolocal",   AT_ATTENTION, accepts_nolocal,

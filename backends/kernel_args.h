@@ -54,7 +54,7 @@ struct at_k_attn {
     at_u32 seed0, seed1, offset, below;
     at_f32 keep;
     at_i32 first, rows; /* of `unfused`: rows of one sequence and head; of weights: the first */
-    at_i32 pad;
+    at_i32 aligned;     /* of `mma`: see there */
 };
 
 /* The backward pass: o of the problem is dO. */

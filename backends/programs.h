@@ -11,7 +11,8 @@
 struct at_kernel {
     char name[32];
     void *handle;
-    int64_t items; /* the most of a group */
+    int64_t items;       /* the most of a group */
+    int64_t local_bytes; /* of CUDA: what a launch may ask for now */
 };
 
 struct at_program {

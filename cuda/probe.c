@@ -82,6 +82,8 @@ static void ask(struct at_cuda_device *d)
         .dialect = AT_EXPR_CUDA,
         .local_bytes = attribute(d, CU_MAX_SHARED_PER_BLOCK),
         .group_items = attribute(d, CU_MAX_THREADS_PER_BLOCK),
+        .tensor_cores = d->capability,
+        .most_local_bytes = attribute(d, CU_MAX_SHARED_OPTIN),
         .kernel = at_cuda_kernel,
         .launch = at_cuda_launch,
     };

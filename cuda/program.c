@@ -133,12 +133,26 @@ void at_cuda_programs_free(struct at_cuda_device *d)
 
 /* ---- launching ---- */
 
+/* More shared memory than every kernel may have is asked for once. */
+static int allow_local(struct at_cuda_device *d, struct at_kernel *k, int64_t bytes,
+                       struct at_err *e)
+{
+    cu_result code = CU_SUCCESS;
+    at_os_mutex_lock(d->lock);
+    if (bytes > k->local_bytes) {
+        code = d->cu->function_set(k->handle, CU_FUNC_MAX_DYNAMIC, (int)bytes);
+        k->local_bytes = code ? k->local_bytes : bytes;
+    }
+    at_os_mutex_unlock(d->lock);
+    return code ? at_cuda_fail(d, code, "cuFuncSetAttribute", e) : 0;
+}
+
 int at_cuda_launch(const struct at_device *device, void *stream, const struct at_gpu_launch *l,
                    struct at_err *e)
 {
     struct at_cuda_device *d = at_cuda_device_of(device);
     struct at_cuda_entry entry;
-    const struct at_kernel *k = l->kernel;
+    struct at_kernel *k = l->kernel;
     cu_deviceptr buffer[AT_GPU_BUFFERS];
     void *param[AT_GPU_BUFFERS + 1] = {(void *)(uintptr_t)l->args};
     unsigned grid[3];
@@ -161,9 +175,11 @@ int at_cuda_launch(const struct at_device *device, void *stream, const struct at
         param[i + 1] = &buffer[i];
     }
     int status = at_cuda_enter(d, &entry, e);
+    if (status == 0)
+        status = allow_local(d, k, l->local_bytes, e);
     if (status == 0) {
         cu_result code = d->cu->launch(k->handle, grid[0], grid[1], grid[2], (unsigned)l->items, 1,
-                                       1, 0, stream, param, NULL);
+                                       1, (unsigned)l->local_bytes, stream, param, NULL);
         char where[96];
         snprintf(where, sizeof where, "cuLaunchKernel of %s", k->name);
         status = code ? at_cuda_fail(d, code, where, e) : 0;

@@ -21,21 +21,30 @@
  * The same holds for their sum l.  With p_j the exact normalised weights, w_j = expm1(r_j) and
  * B = sum_j p_j w_j (the sink's among them):
  *
- *     |O~ - O| <= (sum_j p_j w_j |v_j| + |O| B) / (1 - B) + eps_o |O| + 2^-126 sum_j |v_j|
+ *     |O~ - O| <= (sum_j p_j w_j |v_j| + |O| B) / (1 - B) + eps_o |O| + tiny sum_j |v_j|
  *     |LSE~ - LSE| <= B / (1 - B) + 4 u (|M| + LAG + |LSE|)
  *
- * where eps_o is the rounding of the stored result, and the last term of O is for weights that f32
- * cannot hold.  Where B reaches 1 nothing is promised: infinity. */
+ * where eps_o is the rounding of the stored result, and the last term of O is for weights that
+ * cannot be held: tiny is 2^-126, of f32.  Where v is f16, weights may meet it as sums of two f16,
+ * good to 2^-21 (8 u: what TERMS leaves for moves that are rarer than one in 12 keys, and LAG for
+ * an m that lags less, pays for them), or to half of f16's last place, 2^-25; with the largest at
+ * least 2^7 that is 2^-32 of it.  Where B reaches 1 nothing is promised: infinity. */
 #include <math.h>
 
 #include "ref.h"
 
-static const double U = 0x1p-24, TINY = 0x1p-126, TERMS = 1.5;
+static const double U = 0x1p-24, TERMS = 1.5;
 static const double LAG = 16.635532333438686; /* 24 ln 2 */
 
 static double rounding(attend_type type)
 {
     return type == ATTEND_F16 ? 0x1p-11 : type == ATTEND_BF16 ? 0x1p-8 : U;
+}
+
+/* What a weight may lack because it is too small. */
+static double tiny(attend_type v)
+{
+    return v == ATTEND_F16 ? 0x1p-32 : 0x1p-126;
 }
 
 /* scale sum_d |q_d k_jd|, or |va_d| where scores are additive: tanh is at most 1. */
@@ -102,7 +111,7 @@ void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64
             continue;
         double pw = weight_error(s - lse, error + sums);
         at_ref_value(&r, j, v);
-        double share = (pw + TINY) * at_ref_dropout(&r, j);
+        double share = (pw + tiny(a->v.type)) * at_ref_dropout(&r, j);
         for (int64_t d = 0; d < a->dv; d++)
             bound_o[d] += share * fabs(v[d]);
         b += pw;

@@ -43,6 +43,11 @@ for cc in 80 90; do
     result "attention, the grid, sm_$cc: $(grep -c '^ok' "$wheels/out") results" $status
 done
 
+t/527-cuda-mma.t slow >"$wheels/out" 2>&1
+status=$?
+grep '^not ok' "$wheels/out" | sed 's/^/# /'
+result "attention by tensor cores: $(grep -c '^ok' "$wheels/out") results" $status
+
 for package in nvidia-cuda-nvrtc-cu11==11.8.89 nvidia-cuda-nvrtc-cu12==12.9.86 nvidia-cuda-nvrtc==13.5.37; do
     folder=nvrtc-${package#*==}
     if wheel $folder $package; then

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/* Attention by tensor cores on the emulated device, architecture by architecture: the row is
+ * taken, every element is within its bound, the checkers have nothing to report.  Most words are
+ * `huge`: a wrong running maximum passes on small scores.  `slow` as the argument runs all. */
+#include "check.h"
+#include "emu.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct words {
+    int cc;
+    const char *const *word;
+};
+
+static const char *const f16_words[] = {"attention:f16:b1h4g2q80k150d64:causal-br:huge:lse", NULL};
+static const char *const both_words[] = {"attention:f16:b1h4g2q80k150d64:causal-br:huge:lse",
+                                         "attention:bf16:b1h2g1q40k70d128:mask-bool:nan:huge:lse",
+                                         NULL};
+static const struct words quick[] = {
+    {75,  f16_words },
+    {80,  both_words},
+    {90,  f16_words },
+    {100, both_words},
+    {120, f16_words }
+};
+
+/* Every option; head sizes that are no multiples of 16, or differ; rows at odd addresses. */
+static const char *const all_words[] = {
+    "attention:f16:b1h1g1q1k1d1:lse",
+    "attention:f16:b1h2g1q0k5d8:lse",
+    "attention:f16:b1h2g1q12k0d8:sinks:lse",
+    "attention:f16:b1h4g2q133k265d64:causal-br:huge:lse",
+    "attention:f16:b1h4g2q133k265d64:causal-tl:lse",
+    "attention:f16:b1h2g1q90k130d128:w30_5:br:nan:huge:lse",
+    "attention:f16:b1h2g1q200k130d256:causal-br:huge:lse",
+    "attention:f16:b1h2g1q33k70d192v128:huge:lse",
+    "attention:f16:b1h2g1q33k70d24v200:lse",
+    "attention:f16:b4h2g2q70k90d33v17:packed:causal-br:alibi:unaligned:nan:lse",
+    "attention:f16:b2h4g2q33k130d64:mask-bool:nan:lse",
+    "attention:f16:b2h4g2q33k130d64:mask-float:nan:huge:lse",
+    "attention:f16:b2h4g2q129k129d80:causal-br:w15_0:sinks:alibi:cap20:mask-float:drop0.3:lse",
+    "attention:f16:b2h4g2q40k150d32:causal-br:xscore4:xmask9:mask-float:nan:lse",
+    "attention:f16:b2h4g2q70k200d32:causal-br:layout16_64:nan:lse",
+    "attention:f16:b3h4g2q33k130d40:page7:mask-bool:nan:lse",
+    "attention:f16:b3h4g2q33k130d64:causal-br:w20_0:page16:ring:nan:lse",
+    "attention:f16:b2h4g2q33k130d40:drop0.1:lse",
+    "attention:f16:b1h4g2q33k65d64:scale-0.25:causal-br:lse",
+    "attention:f16:b2h4g2q33k65d96:bshd:strided:causal-br:lse",
+    "attention:f16:b3h4g2q17k70d64:used:causal-off:nan:lse",
+    "attention:f16:b1h6g2q70k90d64:causal-br:deterministic:lse",
+};
+static const char *const all_bf16[] = {
+    "attention:bf16:b1h4g2q133k265d64:causal-br:huge:lse",
+    "attention:bf16:b1h2g1q90k130d128:w30_5:br:nan:huge:lse",
+    "attention:bf16:b1h2g1q70k130d256:causal-br:huge:lse",
+    "attention:bf16:b2h4g2q33k130d64:mask-bool:nan:drop0.3:lse",
+    "attention:bf16:b3h4g2q33k65d40:packed:strided:unaligned:causal-br:lse",
+};
+
+static attend_ctx *open_device(int cc)
+{
+    attend_ctx *ctx;
+    emu_open(cc);
+    emu_close();
+    emu_clear();
+    if (attend_ctx_new(NULL, &ctx) < 0)
+        bail("no context");
+    return ctx;
+}
+
+static void close_device(attend_ctx *ctx, int cc)
+{
+    attend_ctx_free(ctx);
+    if (!is_int(emu_reports(), 0, "sm_%d: nothing is reported", cc))
+        diag("%s: %s", emu_kind(), emu_report());
+}
+
+static bool is_taken(attend_ctx *ctx, const char *word)
+{
+    struct at_problem p;
+    char err[320];
+    attend_plan *plan = NULL;
+    attend_compile_opts opts;
+    if (at_problem_parse(word, &p, err, sizeof err) < 0)
+        bail("%s", err);
+    attend_graph *g = check_graph(ctx, &p);
+    attend_compile_opts_init(&opts);
+    opts.device = "cuda:0";
+    char *text =
+        g && attend_compile(g, &opts, &plan) == 0 ? attend_plan_describe(plan, ATTEND_TEXT) : NULL;
+    bool taken = text && strstr(text, "-> cuda:0/mma");
+    if (!taken)
+        diag("%s", text ? text : g ? attend_graph_error(g) : "no graph");
+    attend_free(text);
+    attend_plan_free(plan);
+    attend_graph_free(g);
+    return taken;
+}
+
+static void test_word(attend_ctx *ctx, const char *word)
+{
+    check_word(ctx, "cuda:0", word);
+    ok(is_taken(ctx, word), "by mma: %s", word);
+}
+
+/* ---- values that are no numbers, which some rows see ---- */
+
+#define ROWS 40
+#define KEYS 70
+#define D 16
+
+static void run(attend_ctx *ctx, const char *device, void *q, void *k, void *v, float *o)
+{
+    attend_plan *plan = NULL;
+    attend_exec *x = NULL;
+    attend_attention_opts opts;
+    attend_compile_opts c;
+    attend_graph *g = attend_graph_new(ctx);
+    attend_attention_opts_init(&opts);
+    attend_compile_opts_init(&c);
+    c.device = device;
+    opts.mask.causal = true;
+    opts.mask.align = ATTEND_BOTTOM_RIGHT;
+    attend_tensor tq = attend_graph_input(g, "q", ATTEND_F16, ATTEND_SHAPE(1, 1, ROWS, D));
+    attend_tensor tk = attend_graph_input(g, "k", ATTEND_F16, ATTEND_SHAPE(1, 1, KEYS, D));
+    attend_tensor tv = attend_graph_input(g, "v", ATTEND_F16, ATTEND_SHAPE(1, 1, KEYS, D));
+    attend_graph_output(g, "o", attend_graph_attention(g, tq, tk, tv, &opts, NULL));
+    const attend_binding b[] = {
+        {.name = "q", .data = q, .bytes = ROWS * D * 2},
+        {.name = "k", .data = k, .bytes = KEYS * D * 2},
+        {.name = "v", .data = v, .bytes = KEYS * D * 2},
+        {.name = "o", .data = o, .bytes = ROWS * D * 4},
+    };
+    if (attend_compile(g, &c, &plan) < 0 || attend_exec_new(plan, &x) < 0 ||
+        attend_bind(x, b, 4) < 0 || attend_run(x) < 0)
+        bail("%s", x ? attend_exec_error(x) : attend_graph_error(g));
+    attend_exec_free(x);
+    attend_plan_free(plan);
+    attend_graph_free(g);
+}
+
+/* Rows from 10 on see NaN in channel 3, from 15 on inf in channel 4, from 20 on -inf, too, in 4 and
+ * 5: what each row sees, and nothing else, shows. */
+static void test_seen(attend_ctx *ctx)
+{
+    static uint16_t q[ROWS * D], k[KEYS * D], v[KEYS * D];
+    static float want[ROWS * D], got[ROWS * D];
+    const int first = KEYS - ROWS;
+    for (int i = 0; i < ROWS * D; i++)
+        q[i] = (uint16_t)(0x3000 + i * 37 % 1024);
+    for (int i = 0; i < KEYS * D; i++) {
+        k[i] = (uint16_t)(0x3000 + i * 53 % 2048);
+        v[i] = (uint16_t)(0x3800 + i * 29 % 1024);
+    }
+    v[(first + 10) * D + 3] = 0x7e00;
+    v[(first + 15) * D + 4] = 0x7c00;
+    v[(first + 20) * D + 4] = v[(first + 20) * D + 5] = 0xfc00;
+    run(ctx, "ref", q, k, v, want);
+    run(ctx, "cuda:0", q, k, v, got);
+    int wrong = 0, strange = 0;
+    for (int i = 0; i < ROWS * D; i++) {
+        bool same = isnan(want[i])   ? isnan(got[i])
+                    : isinf(want[i]) ? want[i] == got[i]
+                                     : fabsf(want[i] - got[i]) < 1e-4f;
+        strange += !isfinite(want[i]);
+        if (!same && wrong++ == 0)
+            diag("row %d channel %d: got %g, want %g", i / D, i % D, (double)got[i],
+                 (double)want[i]);
+    }
+    is_int(wrong, 0, "infinities and NaN show where they are seen");
+    is_int(strange, 30 + 25 + 20, "and there are some");
+}
+
+int main(int argc, char **argv)
+{
+    const char *why;
+    bool slow = argc > 1 && !strcmp(argv[1], "slow");
+    if (!emu_nvrtc(&why))
+        skip_all("%s", why);
+    for (size_t i = 0; i < NELEM(quick); i++) {
+        attend_ctx *ctx = open_device(quick[i].cc);
+        for (const char *const *word = quick[i].word; *word && !slow; word++)
+            test_word(ctx, *word);
+        for (size_t n = 0; n < NELEM(all_words) && slow; n++)
+            test_word(ctx, all_words[n]);
+        for (size_t n = 0; n < NELEM(all_bf16) && slow && quick[i].cc >= 80; n++)
+            test_word(ctx, all_bf16[n]);
+        if (quick[i].cc == 80)
+            test_seen(ctx);
+        close_device(ctx, quick[i].cc);
+    }
+    return done_testing();
+}
