@@ -6,12 +6,29 @@
 
 #include "env.h"
 
+/* ATTEND_KERNEL_EDIT: tests plant mistakes, and see that they are found. */
+static void add_edited(struct at_str *s, const char *text)
+{
+    const char *edit = at_env(AT_ENV_KERNEL_EDIT), *to = edit ? strstr(edit, "=>") : NULL, *found;
+    int64_t n = to ? to - edit : 0;
+    char from[160];
+    if (n <= 0 || n >= (int64_t)sizeof from) {
+        at_str_add(s, "%s", text);
+        return;
+    }
+    memcpy(from, edit, (size_t)n);
+    from[n] = 0;
+    for (; (found = strstr(text, from)); text = found + n)
+        at_str_add(s, "%.*s%s", (int)(found - text), text, to + 2);
+    at_str_add(s, "%s", text);
+}
+
 char *at_gpu_program_text(const struct at_gpu_source *source)
 {
     struct at_str s = {0};
     for (int f = 0; f < AT_GPU_FILES; f++)
         if (f <= AT_GPU_ARGS || (source->files >> f & 1))
-            at_str_add(&s, "%s", at_gpu_text[f]);
+            add_edited(&s, at_gpu_text[f]);
     if (source->printed)
         at_str_add(&s, "%s", source->printed);
     if (!s.failed)
@@ -31,7 +48,7 @@ int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_sou
     for (int i = 0; i < n && status == 0; i++)
         status = gpu->kernel(s->device, source, names[i], &k->kernel[i], e);
     s->packed = k;
-    return status;
+    return status < 0 ? status : at_gpu_trial(plan, s, k->kernel[0], e);
 }
 
 void at_gpu_extents(const struct at_view *v, at_i64 n[6])

@@ -102,6 +102,9 @@ struct at_gpu_kernels {
 int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_source *source,
                    const char *const *names, int n, int64_t bytes, struct at_err *e);
 
+/* Does the row of s compute a small problem right with this kernel?  Asked once for each. */
+int at_gpu_trial(attend_plan *plan, const struct at_step *s, void *kernel, struct at_err *e);
+
 extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_mma,
     at_gpu_attn_local, at_gpu_attn_nolocal, at_gpu_unfused;
 extern const struct at_row at_gpu_matvec_cpu, at_gpu_matmul_cpu, at_gpu_matvec, at_gpu_matmul;

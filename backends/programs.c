@@ -57,6 +57,7 @@ int at_program_kernel(attend_ctx *ctx, struct at_program **list,
         return at_fail(e, ATTEND_ELIMIT, "a program has more than %d kernels", AT_PROGRAM_KERNELS);
     struct at_kernel *k = &p->kernel[p->nkernel];
     *k = (struct at_kernel){.items = 0};
+    memcpy(k->program, key, sizeof k->program);
     strcpy(k->name, name);
     status = maker->find(device, p, k, e);
     if (status < 0)

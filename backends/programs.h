@@ -10,6 +10,8 @@
 
 struct at_kernel {
     char name[32];
+    uint8_t program[32]; /* its key */
+    _Atomic int trial;   /* of gpu_trial.c */
     void *handle;
     int64_t items;       /* the most of a group */
     int64_t local_bytes; /* of CUDA: what a launch may ask for now */

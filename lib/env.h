@@ -11,6 +11,7 @@
     X(BACKEND, "the only backend to probe, such as ref, simd, opencl")                             \
     X(LIBOPENCL, "the OpenCL library to load, instead of the usual ones")                          \
     X(OPENCL_SHAPE, "the only attention kernel of devices: decode, cpu, gpu_local, ...")           \
+    X(KERNEL_EDIT, "tests: \"this=>that\" is done to the text of kernels before it is compiled")   \
     X(OPENCL_MEMORY, "copy: CPUs of OpenCL do not work in the host's memory either")               \
     X(LIBCUDA, "the CUDA driver to load, instead of the usual one")                                \
     X(LIBNVRTC, "the compiler NVRTC to load, instead of the usual ones")                           \

@@ -39,8 +39,10 @@ AT_FN void additive_scores(const struct at_k_attn *a, const struct at_in *x, flo
         }
 }
 
-/* The weights of six keys, from scores that begin at -m; l grows, top is the largest score left. */
+/* The weights of six keys from their scores; l grows, top is the largest score over m.  Scaling is part of
+ * the subtraction, so that large scores lose nothing by it. */
 #define WEIGH(k)                                                                                   \
+    z##k##0 = fma(z##k##0, by, -m0), z##k##1 = fma(z##k##1, by, -m1);                              \
     top0 = AT_VMAX(z##k##0, top0), top1 = AT_VMAX(z##k##1, top1);                                  \
     z##k##0 = at_vexp2(z##k##0), z##k##1 = at_vexp2(z##k##1);                                      \
     l0 += z##k##0, l1 += z##k##1;                                                                  \
@@ -48,15 +50,16 @@ AT_FN void additive_scores(const struct at_k_attn *a, const struct at_in *x, flo
 
 /* Scores and softmax_step of a block that all rows see whole; 0, and nothing changed but p, where the
  * reference has to move. */
-AT_FN int settled_block(float *p, float *m, float *l, const float *q, const float *keys, int nk, int dk)
+AT_FN int settled_block(float *p, float *m, float *l, const float *q, const float *keys, int nk, int dk,
+                        float unit)
 {
     at_vec m0 = at_vget(0, m), m1 = at_vget(1, m), l0 = at_vget(0, l), l1 = at_vget(1, l);
-    at_vec top0 = -AT_INF, top1 = -AT_INF;
+    at_vec top0 = -AT_INF, top1 = -AT_INF, by = unit;
     if (any(m0 == -AT_INF) || any(m1 == -AT_INF))
         return 0;
     for (int k = 0; k < nk; k += AT_TILE, p += AT_TILE * AT_STRIP) {
         const float *b = keys + k * dk;
-        AT_TILE_FROM(-m0, -m1);
+        AT_TILE_FROM((at_vec)(0.0f), (at_vec)(0.0f));
         AT_TILE_LOOP(q, b, dk, 1, dk)
         WEIGH(0)
         WEIGH(1)
@@ -153,12 +156,12 @@ AT_KERNEL AT_GROUP(1) void attn_cpu(const struct at_k_attn a, AT_ATTN_PARAMS)
     int n = rows - first < AT_ROWS ? rows - first : AT_ROWS, strips = (n + AT_STRIP - 1) / AT_STRIP;
     int wide = (a.dv + AT_TILE - 1) / AT_TILE * AT_TILE, plain = !a.edits && !a.has_additive;
     struct at_keys keys = at_key_range(&a, &in, first / in.ratio, (first + n - 1) / in.ratio + 1);
-    /* pack_q: strips of [channel][AT_STRIP], in units of log2 where that is all that is done to scores */
-    float by = plain ? a.scale * AT_LOG2E : 1.0f;
+    float unit = a.edits ? AT_LOG2E : a.scale * AT_LOG2E;
+    /* pack_q: strips of [channel][AT_STRIP] */
     for (int r = 0; r < strips * AT_STRIP; r++) {
         float *to = w.q + r / AT_STRIP * AT_STRIP * a.dk + r % AT_STRIP;
         if (r < n)
-            at_stage(w.row, in.q, at_q_at(&a, &in, g, first + r), 0, a.dk, a.q.type, by);
+            at_stage(w.row, in.q, at_q_at(&a, &in, g, first + r), 0, a.dk, a.q.type, 1.0f);
         for (int d = 0; d < a.dk; d++)
             to[d * AT_STRIP] = r < n ? w.row[d] : 0.0f;
         w.low[r] = r < n ? at_low(&a, &in, (first + r) / in.ratio) : 0; /* others see all: there is a maximum */
@@ -184,7 +187,7 @@ AT_KERNEL AT_GROUP(1) void attn_cpu(const struct at_k_attn a, AT_ATTN_PARAMS)
             at_vec by0 = 1.0f, by1 = 1.0f;
             if (j0 >= seen[s].end || j0 + KEYS <= seen[s].first)
                 continue;
-            if (partial || !plain || !settled_block(w.p, m, l, q, w.k, nk, a.dk)) {
+            if (partial || !plain || !settled_block(w.p, m, l, q, w.k, nk, a.dk, unit)) {
                 if (a.has_additive)
                     additive_scores(&a, &in, w.p, q, w.k, nk);
                 else
@@ -195,7 +198,7 @@ AT_KERNEL AT_GROUP(1) void attn_cpu(const struct at_k_attn a, AT_ATTN_PARAMS)
                          j0, from, to);
                 if (partial)
                     hide(w.p, w.low + s * AT_STRIP, w.high + s * AT_STRIP, j0, nk);
-                softmax_step(w.p, nk, m, l, a.edits ? AT_LOG2E : plain ? 1.0f : a.scale * AT_LOG2E, &by0, &by1);
+                softmax_step(w.p, nk, m, l, unit, &by0, &by1);
             }
             if (a.below)
                 for (int k = from; k < to; k++)
@@ -211,7 +214,7 @@ AT_KERNEL AT_GROUP(1) void attn_cpu(const struct at_k_attn a, AT_ATTN_PARAMS)
     }
     /* finish */
     for (int r = 0; r < n; r++) {
-        float top = w.m[r] / AT_LOG2E, sum = w.l[r];
+        float top = w.m[r] / AT_LOG2E, sum = w.l[r], by;
         at_sink(&a, &in, g, first + r, &top, &sum, &by);
         by = sum == 0.0f ? 0.0f : by / sum;
         AT_GLOBAL float *o = (AT_GLOBAL float *)out + at_o_at(&a, &in, g, first + r);

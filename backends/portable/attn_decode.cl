@@ -40,6 +40,7 @@ AT_KERNEL AT_GROUP(64) void decode(const struct at_k_attn a, AT_ATTN_PARAMS)
                     r < rows && c < a.dk ? at_load(in.q, at_q_at(&a, &in, g, r) + c, a.q.type) : 0.0f;
             }
             AT_BARRIER();
+#pragma unroll
             for (int e = 0; e < KEYS / 64; e++) {
                 int j = j0 + e * 64 + t;
                 if (j >= keys.first && j < to) {
@@ -59,14 +60,16 @@ AT_KERNEL AT_GROUP(64) void decode(const struct at_k_attn a, AT_ATTN_PARAMS)
                 }
             }
         }
-        for (int e = 0; e < KEYS / 64; e++) {
-            int j = j0 + e * 64 + t;
-            for (int r = 0; r < ROWS; r++) {
-                float v = -AT_INF;
-                if (r < rows && j < to && (!partial || at_visible(&a, &in, r, j)))
-                    v = a.edits ? at_score(&a, &in, g, r, j, s[e][r]) : s[e][r] * a.scale;
-                ps[(e * 64 + t) * ROWS + r] = v;
-            }
+        for (int e = 0; e < KEYS / 64; e++)
+            for (int r = 0; r < ROWS; r++)
+                ps[(e * 64 + t) * ROWS + r] = s[e][r];
+#pragma unroll 1
+        for (int e = 0; e < KEYS / 64 * ROWS; e++) { /* where an index costs nothing */
+            int k = e / ROWS * 64 + t, r = e % ROWS;
+            float v = -AT_INF;
+            if (r < rows && j0 + k < to && (!partial || at_visible(&a, &in, r, j0 + k)))
+                v = a.edits ? at_score(&a, &in, g, r, j0 + k, ps[k * ROWS + r]) : ps[k * ROWS + r] * a.scale;
+            ps[k * ROWS + r] = v;
         }
         /* softmax_step: item t has row t % 8 of an eighth of the keys */
         AT_BARRIER();

@@ -22,24 +22,24 @@ AT_FN void stage_q(const struct at_k_attn *a, const struct at_in *x, AT_LOCAL fl
 }
 
 AT_FN void stage_k(const struct at_k_attn *a, const struct at_in *x, AT_LOCAL float *ks, int g, int j0,
-                   struct at_keys keys, int c0)
+                   int from, int to, int c0)
 {
     for (int e = AT_ITEM; e < KEYS * CHUNK; e += 64) {
         int j = j0 + e / CHUNK, c = c0 + e % CHUNK;
         float k = 0.0f, by;
-        if (j >= keys.first && j < keys.end && c < a->dk)
+        if (j >= from && j < to && c < a->dk)
             k = at_channel(x->k, at_k_at(a, x, g, j, &by), c, a->k.type) * by;
         ks[(e % CHUNK) * PAD + e / CHUNK] = k;
     }
 }
 
 AT_FN void stage_v(const struct at_k_attn *a, const struct at_in *x, AT_LOCAL float *vs, int g, int j0,
-                   struct at_keys keys, int c0)
+                   int from, int to, int c0)
 {
     for (int e = AT_ITEM; e < KEYS * CHUNK; e += 64) {
         int j = j0 + e / CHUNK, c = c0 + e % CHUNK;
         float v = 0.0f, by;
-        if (j >= keys.first && j < keys.end && c < a->dv)
+        if (j >= from && j < to && c < a->dv)
             v = at_channel(x->v, at_v_at(a, x, g, j, &by), c, a->v.type) * by;
         vs[(e / CHUNK) * PAD + e % CHUNK] = v;
     }
@@ -74,7 +74,7 @@ AT_KERNEL AT_GROUP(64) void attn_local(const struct at_k_attn a, AT_ATTN_PARAMS)
         for (int c0 = 0; c0 < a.dk; c0 += CHUNK) {
             AT_BARRIER();
             stage_q(&a, &in, qs, g, first, rows, c0);
-            stage_k(&a, &in, ks, g, j0, keys, c0);
+            stage_k(&a, &in, ks, g, j0, keys.first, keys.end, c0);
             AT_BARRIER();
             for (int c = 0; c < CHUNK; c++) {
                 float q[4], k[4];
@@ -96,19 +96,27 @@ AT_KERNEL AT_GROUP(64) void attn_local(const struct at_k_attn a, AT_ATTN_PARAMS)
                 }
             }
         }
-        for (int r = 0; r < 4; r++) {
-            int row = first + 4 * y + r;
-            float top = -AT_INF;
-            for (int e = 0; e < 4; e++) {
-                int j = j0 + 4 * x + e;
+        if (partial || a.edits || first + ROWS > rows) {
+            /* One by one in local memory, where an index costs nothing: in registers it would. */
+            for (int e = 0; e < 16; e++)
+                ps[(4 * x + e % 4) * PAD + 4 * y + e / 4] = s[e / 4][e % 4];
+#pragma unroll 1
+            for (int e = 0; e < 16; e++) {
+                int row = first + 4 * y + e / 4, j = j0 + 4 * x + e % 4;
+                AT_LOCAL float *p = ps + (4 * x + e % 4) * PAD + 4 * y + e / 4;
                 if (row >= rows || (partial && !at_visible(&a, &in, row, j)))
-                    s[r][e] = -AT_INF;
+                    *p = -AT_INF;
                 else
-                    s[r][e] = a.edits ? at_score(&a, &in, g, row, j, s[r][e]) : s[r][e] * a.scale;
-                top = fmax(top, s[r][e]);
+                    *p = a.edits ? at_score(&a, &in, g, row, j, *p) : *p * a.scale;
             }
-            red[x * ROWS + 4 * y + r] = top;
+            for (int e = 0; e < 16; e++)
+                s[e / 4][e % 4] = ps[(4 * x + e % 4) * PAD + 4 * y + e / 4];
+        } else {
+            for (int e = 0; e < 16; e++)
+                s[e / 4][e % 4] *= a.scale;
         }
+        for (int r = 0; r < 4; r++)
+            red[x * ROWS + 4 * y + r] = fmax(fmax(s[r][0], s[r][1]), fmax(s[r][2], s[r][3]));
         AT_BARRIER();
         /* softmax_step */
         for (int r = 0; r < 4; r++) {
@@ -123,17 +131,23 @@ AT_KERNEL AT_GROUP(64) void attn_local(const struct at_k_attn a, AT_ATTN_PARAMS)
             for (int e = 0; e < 4; e++) {
                 float p = at_exp(s[r][e] - reference);
                 l[r] += p;
-                if (a.below && p > 0.0f)
-                    p *= at_dropout(&a, &in, g, first + 4 * y + r, j0 + 4 * x + e);
                 ps[(4 * x + e) * PAD + 4 * y + r] = p;
             }
         }
-        /* accumulate */
-#pragma unroll
+#pragma unroll 1
+        for (int e = 0; a.below && e < 16; e++) {
+            AT_LOCAL float *p = ps + (4 * x + e % 4) * PAD + 4 * y + e / 4;
+            if (*p > 0.0f)
+                *p *= at_dropout(&a, &in, g, first + 4 * y + e / 4, j0 + 4 * x + e % 4);
+        }
+        /* accumulate: indices of acc are constants, else it would be in memory */
         for (int c0 = 0; c0 < AT_DV; c0 += CHUNK) {
+            float part[4][4];
             AT_BARRIER();
-            stage_v(&a, &in, ks, g, j0, keys, d0 + c0);
+            stage_v(&a, &in, ks, g, j0, keys.first, keys.end, d0 + c0);
             AT_BARRIER();
+            for (int e = 0; e < 16; e++)
+                part[e / 4][e % 4] = 0.0f;
             for (int j = 0; j < KEYS; j++) {
                 float p[4], v[4];
                 for (int e = 0; e < 4; e++) {
@@ -143,8 +157,12 @@ AT_KERNEL AT_GROUP(64) void attn_local(const struct at_k_attn a, AT_ATTN_PARAMS)
                 for (int r = 0; r < 4; r++)
                     for (int e = 0; e < 4; e++)
                         if (!partial || !AT_DEAD(p[r])) /* a hidden value may be NaN */
-                            acc[r][c0 / 8 + e] = fma(p[r], v[e], acc[r][c0 / 8 + e]);
+                            part[r][e] = fma(p[r], v[e], part[r][e]);
             }
+#pragma unroll
+            for (int c = 0; c < AT_DV / 8; c++)
+                for (int r = 0; r < 4; r++)
+                    acc[r][c] += c / 4 == c0 / CHUNK ? part[r][c % 4] : 0.0f;
         }
     }
     /* finish */
@@ -152,6 +170,7 @@ AT_KERNEL AT_GROUP(64) void attn_local(const struct at_k_attn a, AT_ATTN_PARAMS)
     for (int r = 0; r < 4; r++)
         red[x * ROWS + 4 * y + r] = l[r];
     AT_BARRIER();
+#pragma unroll
     for (int r = 0; r < 4; r++) {
         int row = first + 4 * y + r;
         float sum = 0.0f, factor;
@@ -161,6 +180,7 @@ AT_KERNEL AT_GROUP(64) void attn_local(const struct at_k_attn a, AT_ATTN_PARAMS)
             continue;
         at_sink(&a, &in, g, row, &m[r], &sum, &factor);
         factor = sum == 0.0f ? 0.0f : factor / sum;
+#pragma unroll
         for (int c = 0; c < AT_DV / 8; c++)
             if (d0 + x + 8 * c < a.dv)
                 at_store(out, at_o_at(&a, &in, g, row) + d0 + x + 8 * c, AT_F32, acc[r][c] * factor);

@@ -4,6 +4,39 @@
 #define KEYS 4
 #define AT_SLICE 32
 
+/* v = channels [d, d + AT_SLICE) of a row, as far as there are n, times by.  Written out for each type:
+ * an index of v that is no constant would put it in memory. */
+#define EACH(x)                                                                                    \
+    for (int c = 0; c < AT_SLICE; c++)                                                             \
+        v[c] = c < n ? (x) * by : 0.0f;
+AT_FN void slice(float v[AT_SLICE], AT_GLOBAL const uchar *p, at_i64 at, int d, int n, int type, float by)
+{
+    at_i64 first = at + d;
+    if (type == AT_F32) {
+#pragma unroll
+        EACH(((AT_GLOBAL const float *)p)[first + c])
+    } else if (type == AT_F16) {
+#pragma unroll
+        EACH(at_half(p, first + c))
+    } else if (type == AT_BF16) {
+#pragma unroll
+        EACH(at_bf16(((AT_GLOBAL const unsigned short *)p)[first + c]))
+    } else if (type == AT_F8) {
+#pragma unroll
+        EACH(at_f8(p[first + c]))
+    } else if (type == AT_Q8_0) {
+        AT_GLOBAL const uchar *b = p + (at + d / 32) * 34;
+        by *= at_half(b, 0);
+#pragma unroll
+        EACH((float)((AT_GLOBAL const at_i8 *)b)[2 + c])
+    } else {
+        AT_GLOBAL const uchar *b = p + (at + d / 32) * 18;
+        by *= at_half(b, 0);
+#pragma unroll
+        EACH((float)((int)(b[2 + c % 16] >> (c / 16 * 4) & 15) - 8))
+    }
+}
+
 /* z: 64 rows; y: KV group and slice; x: sequence. */
 AT_KERNEL AT_GROUP(64) void attn_nolocal(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
@@ -19,6 +52,7 @@ AT_KERNEL AT_GROUP(64) void attn_nolocal(const struct at_k_attn a, AT_ATTN_PARAM
         acc[c] = 0.0f;
     for (int j0 = keys.first / KEYS * KEYS; j0 < keys.end; j0 += KEYS) {
         float s[KEYS], top = m;
+#pragma unroll
         for (int e = 0; e < KEYS; e++) { /* scores */
             int j = j0 + e;
             s[e] = -AT_INF;
@@ -42,21 +76,25 @@ AT_KERNEL AT_GROUP(64) void attn_nolocal(const struct at_k_attn a, AT_ATTN_PARAM
         l *= factor;
         for (int c = 0; c < AT_SLICE; c++)
             acc[c] *= factor;
+#pragma unroll 1
         for (int e = 0; e < KEYS; e++) { /* accumulate */
-            float p = at_exp(s[e] - reference), by;
+            float p = at_exp((e == 0 ? s[0] : e == 1 ? s[1] : e == 2 ? s[2] : s[3]) - reference), by;
             l += p;
             if (AT_DEAD(p))
                 continue;
             if (a.below)
                 p *= at_dropout(&a, &in, g, r, j0 + e);
-            at_i64 v = at_v_at(&a, &in, g, j0 + e, &by);
+            float v[AT_SLICE];
+            at_i64 at = at_v_at(&a, &in, g, j0 + e, &by);
+            slice(v, in.v, at, d0, a.dv - d0, a.v.type, by);
+#pragma unroll
             for (int c = 0; c < AT_SLICE; c++)
-                if (d0 + c < a.dv)
-                    acc[c] = fma(p, at_channel(in.v, v, d0 + c, a.v.type) * by, acc[c]);
+                acc[c] = fma(p, v[c], acc[c]);
         }
     }
     at_sink(&a, &in, g, r, &m, &l, &factor); /* finish */
     factor = l == 0.0f ? 0.0f : factor / l;
+#pragma unroll
     for (int c = 0; c < AT_SLICE; c++)
         if (d0 + c < a.dv)
             at_store(out, at_o_at(&a, &in, g, r) + d0 + c, AT_F32, acc[c] * factor);
