@@ -39,7 +39,7 @@ extern const char *const at_gpu_text[AT_GPU_FILES];
 /* A program: files in their order, what is defined, and text of the user's expressions. */
 struct at_gpu_source {
     unsigned files;      /* 1 << enum at_gpu_file, but for the first two, which are always there */
-    char defines[192];   /* "-DDV=64 -DAT_B=0" */
+    char defines[256];   /* "-DDV=64 -DAT_B=0" */
     const char *printed; /* after the argument blocks; NULL: none */
 };
 
@@ -106,7 +106,7 @@ int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_sou
 int at_gpu_trial(attend_plan *plan, const struct at_step *s, void *kernel, struct at_err *e);
 
 extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_mma,
-    at_gpu_attn_local, at_gpu_attn_nolocal, at_gpu_unfused;
+    at_gpu_decode_mma, at_gpu_attn_local, at_gpu_attn_nolocal, at_gpu_unfused;
 extern const struct at_row at_gpu_matvec_cpu, at_gpu_matmul_cpu, at_gpu_matvec, at_gpu_matmul;
 extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
     at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,

@@ -17,6 +17,7 @@
 #define NOLOCAL_SLICE 32         /* and the channels of an item */
 #define MMA_WARPS 4              /* of attn_mma, */
 #define MMA_HEAD 256             /* and its largest head */
+#define MMA_FEW 16               /* packed rows of a warp that has a chunk of keys */
 #define CPU_ROWS 256             /* of a panel of attn_cpu, up to 128 channels */
 #define UNFUSED_ROWS 256         /* whose scores are in memory at once, ... */
 #define UNFUSED_BYTES (64 << 20) /* ... in no more than this where that is more than a row */
@@ -86,43 +87,58 @@ static bool accepts_cpu(const attend_plan *plan, const struct at_step *s, struct
 
 /* A group of attn_mma: its tiles, and the shared memory that these take. */
 struct mma {
-    int dk, dv, rows, keys, terms;
+    int dk, dv, warps, rows, keys, terms;
     bool bf16;
     int64_t bytes;
 };
 
-static struct mma mma_of(const attend_plan *plan, const struct at_step *s)
+/* split: few rows, and keys in chunks. */
+static struct mma mma_of(const attend_plan *plan, const struct at_step *s, bool split)
 {
     struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
-    struct mma m = {.dk = (int)at_round_up(e.dk, 16), .dv = (int)at_round_up(e.dv, 16)};
+    struct mma m = {.dk = (int)at_round_up(e.dk, 16),
+                    .dv = (int)at_round_up(e.dv, split ? 64 : 16)};
     int64_t head = at_max(m.dk, m.dv);
     int stages = at_gpu_of(s->device)->tensor_cores >= 80 ? 2 : 1;
     m.bf16 = plan->graph->tensor[s->in[AT_IN_Q]].type == ATTEND_BF16;
     m.terms = plan->precision == ATTEND_F16_P ? 1 : m.bf16 ? 3 : 2;
     m.keys = head <= 64 ? 64 : 32;
-    m.rows = MMA_WARPS * (e.rows * e.ratio > 64 && head <= 128 ? 32 : 16);
+    m.warps = split ? 1 : MMA_WARPS;
+    m.rows = m.warps * (!split && e.rows * e.ratio > 64 && head <= 128 ? 32 : 16);
     m.bytes = 2 * (m.rows * m.dk + stages * m.keys * (m.dk + m.dv));
     return m;
 }
 
-static bool accepts_mma(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+static bool tensor_cores(const attend_plan *plan, const struct at_step *s, bool split,
+                         struct at_why *why)
 {
     const attend_graph *g = plan->graph;
     const struct at_gpu *gpu = at_gpu_of(s->device);
     struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
     attend_type type = g->tensor[s->in[AT_IN_Q]].type;
     bool same = type == g->tensor[s->in[AT_IN_K]].type && type == g->tensor[s->in[AT_IN_V]].type;
-    return asked("mma", why) &&
-           at_need(why, gpu->tensor_cores > 0, "the device has no tensor cores that are used") &&
+    return at_need(why, gpu->tensor_cores > 0, "the device has no tensor cores that are used") &&
            at_need(why, same && (type == ATTEND_F16 || type == ATTEND_BF16),
                    "q, k and v are not all f16 or all bf16") &&
            at_need(why, type == ATTEND_F16 || gpu->tensor_cores >= 80,
                    "bf16 needs compute capability 8.0") &&
            at_need(why, s->in[AT_IN_ADDITIVE] < 0, "additive scores are no products") &&
            at_need(why, e.dk <= MMA_HEAD && e.dv <= MMA_HEAD, "a head of more than 256 channels") &&
-           at_need(why, mma_of(plan, s).bytes <= gpu->most_local_bytes,
+           at_need(why, mma_of(plan, s, split).bytes <= gpu->most_local_bytes,
                    "a tile does not fit into shared memory") &&
            accepts(plan, s, why);
+}
+
+static bool accepts_mma(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    return asked("mma", why) && tensor_cores(plan, s, false, why);
+}
+
+static bool accepts_decode_mma(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
+    return asked("decode_mma", why) && tensor_cores(plan, s, true, why) &&
+           at_need(why, e.rows * e.ratio <= MMA_FEW, "more than 16 rows of a group of heads");
 }
 
 static bool accepts_local(const attend_plan *plan, const struct at_step *s, struct at_why *why)
@@ -183,12 +199,12 @@ static int prepare_sliced(attend_plan *plan, struct at_step *s, unsigned files,
 }
 
 /* Partials of chunks, whichever kernel leaves them. */
-static int book_partials(attend_plan *plan, struct at_step *s, int status, struct at_err *e)
+static int book_partials(attend_plan *plan, struct at_step *s, int few, int slice, int status,
+                         struct at_err *e)
 {
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
-    int slice = slice_of(x.dv);
     int64_t chunks = at_max(1, at_ceil_div(x.keys, chunk_length(x.keys)));
-    int64_t states = at_mul_size(x.seqs, x.groups * at_ceil_div(x.dv, slice) * chunks * FEW);
+    int64_t states = at_mul_size(x.seqs, x.groups * at_ceil_div(x.dv, slice) * chunks * few);
     s->shared_work = at_mul_size(states, (2 + slice) * (int64_t)sizeof(float));
     if (status == 0 && s->shared_work < 0)
         status = at_fail(e, ATTEND_ELIMIT, "attention over %lld sequences", (long long)x.seqs);
@@ -199,7 +215,8 @@ static int prepare_decode(attend_plan *plan, struct at_step *s, struct at_err *e
 {
     static const char *const names[] = {"decode", "decode_merge"};
     unsigned files = 1u << AT_GPU_ATTN_MERGE | 1u << AT_GPU_ATTN_DECODE;
-    return book_partials(plan, s, prepare_sliced(plan, s, files, names, 2, e), e);
+    int slice = slice_of(at_gpu_sizes_of(plan, s).dv);
+    return book_partials(plan, s, FEW, slice, prepare_sliced(plan, s, files, names, 2, e), e);
 }
 
 /* Room for the channels of a head: kernels are made for few of these. */
@@ -222,7 +239,8 @@ static int prepare_decode_cpu(attend_plan *plan, struct at_step *s, struct at_er
     char defines[64];
     snprintf(defines, sizeof defines, "-DAT_LANES=%d -DAT_DK=%d -DAT_DV=%d",
              at_gpu_of(s->device)->lanes, room_of(x.dk), slice_of(x.dv));
-    return book_partials(plan, s, prepare(plan, s, files, defines, names, 2, e), e);
+    int status = prepare(plan, s, files, defines, names, 2, e);
+    return book_partials(plan, s, FEW, slice_of(x.dv), status, e);
 }
 
 static int prepare_local(attend_plan *plan, struct at_step *s, struct at_err *e)
@@ -231,19 +249,34 @@ static int prepare_local(attend_plan *plan, struct at_step *s, struct at_err *e)
     return prepare_sliced(plan, s, 1u << AT_GPU_ATTN_LOCAL, &name, 1, e);
 }
 
-static int prepare_mma(attend_plan *plan, struct at_step *s, struct at_err *e)
+static int prepare_tensor_cores(attend_plan *plan, struct at_step *s, const struct mma *m,
+                                unsigned files, struct at_err *e)
 {
-    static const char *const name = "attn_mma";
+    static const char *const names[] = {"attn_mma", "decode_merge"};
     const struct at_attention *p = &s->p->attention;
-    struct mma m = mma_of(plan, s);
-    char defines[128];
+    char defines[192];
     bool edits = s->in[AT_IN_BIAS] >= 0 || s->in[AT_IN_MASK] >= 0 || s->in[AT_IN_ALIBI] >= 0 ||
                  p->score || p->mask || p->softcap > 0 || !(p->scale > 0);
-    snprintf(defines, sizeof defines,
-             "-DAT_DK=%d -DAT_DV=%d -DAT_ROWS=%d -DAT_KEYS=%d -DAT_TERMS=%d%s%s%s%s", m.dk, m.dv,
-             m.rows, m.keys, m.terms, m.bf16 ? " -DAT_BF16_IN" : "", edits ? " -DAT_EDITS" : "",
-             p->dropout > 0 ? " -DAT_DROPOUT" : "", s->in[AT_IN_TABLE] >= 0 ? " -DAT_PAGED" : "");
-    return prepare(plan, s, 1u << AT_GPU_ATTN_MMA, defines, &name, 1, e);
+    snprintf(
+        defines, sizeof defines,
+        "-DAT_DK=%d -DAT_DV=%d -DAT_WARPS=%d -DAT_ROWS=%d -DAT_KEYS=%d -DAT_TERMS=%d%s%s%s%s%s",
+        m->dk, m->dv, m->warps, m->rows, m->keys, m->terms, files ? " -DAT_SPLIT -DAT_FEW=16" : "",
+        m->bf16 ? " -DAT_BF16_IN" : "", edits ? " -DAT_EDITS" : "",
+        p->dropout > 0 ? " -DAT_DROPOUT" : "", s->in[AT_IN_TABLE] >= 0 ? " -DAT_PAGED" : "");
+    return prepare(plan, s, 1u << AT_GPU_ATTN_MMA | files, defines, names, files ? 2 : 1, e);
+}
+
+static int prepare_mma(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    struct mma m = mma_of(plan, s, false);
+    return prepare_tensor_cores(plan, s, &m, 0, e);
+}
+
+static int prepare_decode_mma(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    struct mma m = mma_of(plan, s, true);
+    int status = prepare_tensor_cores(plan, s, &m, 1u << AT_GPU_ATTN_MERGE, e);
+    return book_partials(plan, s, MMA_FEW, m.dv, status, e);
 }
 
 static int prepare_nolocal(attend_plan *plan, struct at_step *s, struct at_err *e)
@@ -347,15 +380,17 @@ static struct at_gpu_launch launch_of(const struct attend_exec *x, const struct 
     return l;
 }
 
-/* Chunks by groups of so many items; then what they leave becomes one. */
-static int run_chunks(struct attend_exec *x, const struct at_step *s, int items)
+/* Chunks by groups of so many items and bytes, for slices of channels; then what they leave becomes
+ * one. */
+static int run_chunks(struct attend_exec *x, const struct at_step *s, int items, int slice,
+                      int64_t local_bytes)
 {
     struct problem *p = at_step_state(x, s);
-    int slice = slice_of(p->a.dv);
     p->args.chunk = chunk_length(at_gpu_sizes_of(x->plan, s).keys);
     p->args.chunks = (at_i32)at_max(1, at_ceil_div(p->most_keys, p->args.chunk));
     struct at_gpu_launch l = launch_of(x, s, 0);
     l.items = items;
+    l.local_bytes = local_bytes;
     l.groups[0] = p->args.chunks;
     l.groups[1] = p->a.ng * at_ceil_div(p->a.dv, slice);
     l.groups[2] = p->most_rows > 0 ? p->a.nseq : 0;
@@ -364,18 +399,27 @@ static int run_chunks(struct attend_exec *x, const struct at_step *s, int items)
         return status;
     l.kernel = ((const struct at_gpu_kernels *)s->packed)->kernel[1];
     l.items = 64;
+    l.local_bytes = 0;
     l.groups[0] = p->most_rows;
     return at_gpu_run(x, s, &l);
 }
 
 static int run_decode(struct attend_exec *x, const struct at_step *s)
 {
-    return run_chunks(x, s, 64);
+    const struct problem *p = at_step_state(x, s);
+    return run_chunks(x, s, 64, slice_of(p->a.dv), 0);
 }
 
 static int run_decode_cpu(struct attend_exec *x, const struct at_step *s)
 {
-    return run_chunks(x, s, 1);
+    const struct problem *p = at_step_state(x, s);
+    return run_chunks(x, s, 1, slice_of(p->a.dv), 0);
+}
+
+static int run_decode_mma(struct attend_exec *x, const struct at_step *s)
+{
+    struct mma m = mma_of(x->plan, s, true);
+    return run_chunks(x, s, 32 * m.warps, m.dv, m.bytes);
 }
 
 static int run_tiles(struct attend_exec *x, const struct at_step *s, int64_t rows, int64_t slice)
@@ -397,9 +441,9 @@ static int run_local(struct attend_exec *x, const struct at_step *s)
 static int run_mma(struct attend_exec *x, const struct at_step *s)
 {
     const struct problem *p = at_step_state(x, s);
-    struct mma m = mma_of(x->plan, s);
+    struct mma m = mma_of(x->plan, s, false);
     struct at_gpu_launch l = launch_of(x, s, 0);
-    l.items = 32 * MMA_WARPS;
+    l.items = 32 * m.warps;
     l.local_bytes = m.bytes;
     l.groups[0] = at_ceil_div(p->most_rows, m.rows);
     l.groups[1] = p->a.ng;
@@ -462,6 +506,8 @@ const struct at_row at_gpu_decode = {"decode",       AT_ATTENTION, accepts_decod
                                      prepare_decode, bind,         run_decode};
 const struct at_row at_gpu_attn_cpu = {"cpu",       AT_ATTENTION, accepts_cpu,
                                        prepare_cpu, bind,         run_cpu};
+const struct at_row at_gpu_decode_mma = {"decode_mma",       AT_ATTENTION, accepts_decode_mma,
+                                         prepare_decode_mma, bind_mma,     run_decode_mma};
 const struct at_row at_gpu_attn_mma = {"mma",       AT_ATTENTION, accepts_mma,
                                        prepare_mma, bind_mma,     run_mma};
 const struct at_row at_gpu_attn_local = {"gpu_local",   AT_ATTENTION, accepts_local,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Attention by tensor cores (mma.sync; sm_75 and later): a group of four warps has AT_ROWS packed rows, and
- * passes over the keys in tiles of AT_KEYS.  Queries, keys and values, of 16 bits, are staged whole in
+/* Attention by tensor cores (mma.sync; sm_75 and later): a group of AT_WARPS warps has AT_ROWS packed rows,
+ * and passes over the keys in tiles of AT_KEYS; where rows are few (AT_SPLIT), a group is a warp, has all of
+ * them and a chunk of the keys, and leaves (m, l, acc) in work for attn_merge.cl.  Queries, keys and values, of 16 bits, are staged whole in
  * shared memory; scores, weights and sums stay in registers.  From sm_80 on the next tile is on its way
  * while this one is worked on.
  *
@@ -11,8 +12,8 @@
  * Fragments, by lane (PTX ISA, "Matrix Fragments for mma.m16n8k16"): of a 16 x 8 result, rows lane / 4
  * and that + 8, columns 2 (lane % 4) and the next.  Scores of two times 8 keys are, as weights, what the
  * next product takes for its 16 keys. */
-#define ITEMS 128
-#define TILES (AT_ROWS / 64) /* of 16 rows, a warp's */
+#define ITEMS (32 * AT_WARPS)
+#define TILES (AT_ROWS / AT_WARPS / 16) /* of 16 rows, a warp's */
 #define LAG 8.0f
 #ifdef AT_BF16_IN
 #define SHIFT 0.0f
@@ -301,19 +302,29 @@ AT_FN void spread(float acc[TILES][AT_DV / 8][4], float p[TILES][AT_KEYS / 8][4]
 
 /* ---- the kernel ---- */
 
-/* x: row tile; y: KV group; z: sequence. */
+/* x: row tile, or chunk; y: KV group; z: sequence. */
 AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
     extern __shared__ __align__(128) uchar local[];
     AT_ATTN_IN(in, AT_GROUP_Z)
     int g = (int)AT_GROUP_Y, rows = in.nq * in.ratio;
-    /* later rows have more keys: they begin first */
+#ifdef AT_SPLIT
+    int first = 0;
+#else /* later rows have more keys: they begin first */
     int first = (int)(a.causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * AT_ROWS;
+#endif
     if (first >= rows)
         return;
     int last = first + AT_ROWS < rows ? first + AT_ROWS - 1 : rows - 1;
     struct at_keys keys = at_key_range(&a, &in, first / in.ratio, last / in.ratio + 1);
     int row0 = first + AT_ITEM / 32 * 16 * TILES; /* of the warp, and what it sees */
+#ifdef AT_SPLIT
+    at_i64 from = AT_GROUP_X * a.chunk, to = from + a.chunk;
+    if (from >= keys.end)
+        return;
+    keys.first = keys.first > from ? keys.first : (int)from;
+    keys.end = keys.end < to ? keys.end : (int)to;
+#endif
     last = row0 + 16 * TILES < rows ? row0 + 16 * TILES - 1 : rows - 1;
     struct at_keys mine = at_key_range(&a, &in, row0 / in.ratio, row0 < rows ? last / in.ratio + 1 : 0);
 
@@ -510,6 +521,18 @@ AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_AT
             float top = m[t][h] * unit, sum = quad_sum(l[t][h]) * UNSHIFT, by;
             if (row >= end.nq * end.ratio)
                 continue;
+#ifdef AT_SPLIT
+            float *state = partial_of(&a, work, AT_GROUP_Z, g, a.ng, AT_GROUP_X) + row * STATE;
+            state[0] = top;
+            state[1] = sum;
+            by = UNSHIFT;
+#ifdef AT_DROPOUT
+            by *= a.keep;
+#endif
+#pragma unroll
+            for (int e = 0; e < AT_DV / 4; e++)
+                state[2 + e / 2 * 8 + lane % 4 * 2 + e % 2] = acc[t][e / 2][2 * h + e % 2] * by;
+#else
             at_sink(&a, &end, g, row, &top, &sum, &by);
             by = sum == 0.0f ? 0.0f : by / sum * UNSHIFT;
 #ifdef AT_DROPOUT
@@ -532,5 +555,6 @@ AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_AT
             }
             if (a.has_lse && lane % 4 == 0)
                 ((float *)lse)[at_lse_at(&a, &end, g, row)] = top + log(sum);
+#endif
         }
 }

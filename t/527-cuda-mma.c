@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Attention by tensor cores on the emulated device, architecture by architecture: the row is
+/* Attention by tensor cores on the emulated device, architecture by architecture: their row is
  * taken, every element is within its bound, the checkers have nothing to report.  Most words are
  * `huge`: a wrong running maximum passes on small scores.  `slow` as the argument runs all. */
 #include "check.h"
@@ -16,6 +16,7 @@ struct words {
 
 static const char *const f16_words[] = {"attention:f16:b1h4g2q80k150d64:causal-br:huge:lse", NULL};
 static const char *const both_words[] = {"attention:f16:b1h4g2q80k150d64:causal-br:huge:lse",
+                                         "attention:f16:b2h9g3q1k300d80:sinks:used:huge:nan:lse",
                                          "attention:bf16:b1h2g1q40k70d128:mask-bool:nan:huge:lse",
                                          NULL};
 static const struct words quick[] = {
@@ -50,6 +51,12 @@ static const char *const all_words[] = {
     "attention:f16:b2h4g2q33k65d96:bshd:strided:causal-br:lse",
     "attention:f16:b3h4g2q17k70d64:used:causal-off:nan:lse",
     "attention:f16:b1h6g2q70k90d64:causal-br:deterministic:lse",
+    "attention:f16:b2h8g2q1k700d64:causal-br:huge:lse",
+    "attention:f16:b1h8g1q2k300d128:causal-br:w100_0:lse",
+    "attention:f16:b3h4g2q5k130d40v200:causal-br:w20_0:page16:ring:nan:lse",
+    "attention:f16:b2h8g2q1k1100d64:causal-br:drop0.5:mask-bool:nan:alibi:lse",
+    "attention:f16:b1h2g1q3k0d8:sinks:lse",
+    "attention:f16:b3h4g2q2k300d256:packed:causal-br:unaligned:lse",
 };
 static const char *const all_bf16[] = {
     "attention:bf16:b1h4g2q133k265d64:causal-br:huge:lse",
@@ -57,6 +64,7 @@ static const char *const all_bf16[] = {
     "attention:bf16:b1h2g1q70k130d256:causal-br:huge:lse",
     "attention:bf16:b2h4g2q33k130d64:mask-bool:nan:drop0.3:lse",
     "attention:bf16:b3h4g2q33k65d40:packed:strided:unaligned:causal-br:lse",
+    "attention:bf16:b2h8g2q1k700d128:causal-br:huge:lse",
 };
 
 static attend_ctx *open_device(int cc)
@@ -90,7 +98,8 @@ static bool is_taken(attend_ctx *ctx, const char *word)
     opts.device = "cuda:0";
     char *text =
         g && attend_compile(g, &opts, &plan) == 0 ? attend_plan_describe(plan, ATTEND_TEXT) : NULL;
-    bool taken = text && strstr(text, "-> cuda:0/mma");
+    bool few = p.nq * (p.nh / p.ng) <= 16;
+    bool taken = text && strstr(text, few ? "-> cuda:0/decode_mma" : "-> cuda:0/mma");
     if (!taken)
         diag("%s", text ? text : g ? attend_graph_error(g) : "no graph");
     attend_free(text);

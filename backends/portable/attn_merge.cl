@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* What the chunks of keys of a decoding step come to: each left (m, l, acc) in work, of which one is made
  * in the order of chunks. */
+#ifdef AT_FEW
+#define ROWS AT_FEW
+#else
 #define ROWS 8
+#endif
 #define STATE (2 + AT_DV) /* floats of a row: m, l, acc */
 
 /* The partial of (sequence, group and slice, chunk), of ROWS states. */
