@@ -733,12 +733,6 @@ static int block_values(const struct panels *p, int64_t j0, int64_t from, int64_
     return odd;
 }
 
-/* Rows of queries or of results. */
-static struct at_ahead rows_of(const void *const *row, int n)
-{
-    return (struct at_ahead){row, n};
-}
-
 static void begin_panel(struct panels *p, const struct at_lanes *l, int panel)
 {
     at_cpu_attn_pack_q(p->t, &p->d->a, l, p->q + panel * p->q_floats);
@@ -746,29 +740,33 @@ static void begin_panel(struct panels *p, const struct at_lanes *l, int panel)
     p->any[panel] = false;
 }
 
+/* The lanes of an item's panel i. */
+static void place_panel(const struct panels *p, struct at_lanes *l, int64_t i)
+{
+    int rows = p->t->rows_per_panel;
+    int64_t left = p->w->count - i * rows;
+    l->stride = rows;
+    at_cpu_attn_lanes(l, &p->d->a, &p->d->seq[p->w->seq], p->w->group, p->w->first + i * rows,
+                      (int)at_min(rows, left), rows);
+    l->programs = p->d->programs;
+    l->steps = p->steps;
+}
+
+/* A panel's rows are packed and stored while they are in cache.  Where there is one block of keys,
+ * nothing is kept from panel to panel, so that all use the same memory. */
 static void walk_panels(struct panels *p)
 {
     const struct at_simd *t = p->t;
     const struct at_attn *a = &p->d->a;
     const struct at_item *w = p->w;
-    const struct at_seq *q = &p->d->seq[w->seq];
     struct at_lanes lanes[MAX_PANELS];
-    int rows = t->rows_per_panel, n = (int)at_ceil_div(w->count, rows),
-        ratio = at_cpu_attn_ratio(a);
-    for (int i = 0; i < n; i++) {
-        int64_t first = w->first + (int64_t)i * rows;
-        lanes[i].stride = rows;
-        at_cpu_attn_lanes(&lanes[i], a, q, w->group, first,
-                          (int)at_min(rows, w->first + w->count - first), rows);
-        lanes[i].programs = p->d->programs;
-        lanes[i].steps = p->steps;
-    }
+    int n = (int)at_ceil_div(w->count, t->rows_per_panel), ratio = at_cpu_attn_ratio(a);
     int64_t i0 = w->first / ratio, i1 = (w->first + w->count - 1) / ratio + 1;
-    struct at_keys all = at_key_range(&a->visible, q, i0, i1);
+    struct at_keys all = at_key_range(&a->visible, &p->d->seq[w->seq], i0, i1);
     int64_t size = t->keys_per_block, begin = all.first / size * size;
-    /* A panel's rows are packed and stored while they are in cache; one block of keys leaves
-     * nothing to keep between panels. */
-    bool begun = false, ended = false, single = begin + size >= all.end;
+    bool single = begin + size >= all.end, begun = false, ended = false;
+    int own = single ? 0 : -1, near = single ? 1 : -1; /* which bits of i choose state and lanes */
+    place_panel(p, &lanes[0], 0);
     for (int64_t j0 = begin; j0 < all.end && all.first < all.end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, all.end);
         if (cover(p->d, w, i0, i1, from, to) == AT_COVER_EMPTY)
@@ -777,25 +775,30 @@ static void walk_panels(struct panels *p)
         struct at_rows k = at_cpu_attn_keys(t, a, w, j0, from, to, p->k);
         bool last = to == all.end;
         for (int i = 0; i < n; i++) {
-            int panel = single ? 0 : i;
+            struct at_lanes *l = &lanes[i & near], *next = l;
+            bool more = !begun && i + 1 < n;
+            if (more) {
+                next = &lanes[(i + 1) & near];
+                place_panel(p, next, i + 1);
+            }
             if (!begun)
-                begin_panel(p, &lanes[i], panel);
-            p->next_rows =
-                rows_of(lanes[i + 1 < n ? i + 1 : i].q, begun || i + 1 == n ? 0 : lanes[i + 1].n);
+                begin_panel(p, l, i & own);
+            p->next_rows = (struct at_ahead){next->q, more ? next->n : 0};
             p->this_rows =
-                rows_of((const void *const *)lanes[i].o, last && a->o.data ? lanes[i].n : 0);
-            panel_block(p, &lanes[i], panel, &k, odd, j0, to);
+                (struct at_ahead){(const void *const *)l->o, last && a->o.data ? l->n : 0};
+            panel_block(p, l, i & own, &k, odd, j0, to);
             if (last)
-                finish_panel(p, &lanes[i], panel);
+                finish_panel(p, l, i & own);
         }
         begun = true;
         ended = last;
     }
     for (int i = 0; i < n && !ended; i++) {
-        int panel = single ? 0 : i;
-        if (!begun)
-            begin_panel(p, &lanes[i], panel);
-        finish_panel(p, &lanes[i], panel);
+        if (!begun) {
+            place_panel(p, &lanes[i], i);
+            begin_panel(p, &lanes[i], i);
+        }
+        finish_panel(p, &lanes[i], i);
     }
 }
 
@@ -845,7 +848,8 @@ static bool holds_hidden(const struct at_lanes *l, const float *st, int64_t keys
     return false;
 }
 
-/* One block of keys [from, to), `end` the last of the chunk; pages are read one after the other. */
+/* One block of keys [from, to), `end` the last that the sequence sees: what follows a chunk is
+ * often the same thread's next.  Pages are read one after the other. */
 static void chunk_block(const struct at_simd *t, const struct schedule *d, const struct at_item *w,
                         const struct at_lanes *l, const float *qd, float *st, float *state,
                         float *stage, int64_t from, int64_t to, int64_t end)
@@ -891,7 +895,7 @@ static void run_chunk(const struct at_simd *t, const struct schedule *d, const s
     for (int64_t j0 = begin; j0 < end; j0 += size) {
         int64_t from = at_max(j0, all.first), to = at_min(j0 + size, end);
         if (from < to)
-            chunk_block(t, d, w, l, qd, st, state, stage, from, to, end);
+            chunk_block(t, d, w, l, qd, st, state, stage, from, to, all.end);
     }
 }
 

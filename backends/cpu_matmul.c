@@ -118,16 +118,20 @@ static void product_item(void *arg, int64_t item, int slot)
                  at_slot_scratch(p->x, slot));
 }
 
-#define PART 256 /* rows and columns that share what they pack (simd/k_gemm.h) */
+#define PART 240 /* rows, and some more columns, that are worth packing for (simd/k_gemm.h) */
 #define ACTS 16  /* rows of activations that one item packs */
 
-/* Few rows share nothing, so columns are cut as finely as threads like. */
+/* Few rows share nothing, so columns are cut as finely as threads like.  Else the larger a part is
+ * the more it shares of what it packs, and the larger side is cut until threads have a few each. */
 static void cut(struct product *p, bool few)
 {
-    int64_t slots = p->x->ctx->exec.slots;
-    p->mstep = at_min(p->mm.m, PART);
+    int64_t slots = p->x->ctx->exec.slots, wanted = slots > 1 ? 4 * slots : 1;
+    int64_t m = 1, n = few ? at_max(1, at_min(p->mm.n / 32, 8 * slots)) : 1;
+    while (!few && m * n < wanted && at_max(p->mm.m / m, p->mm.n / n) > PART)
+        *(p->mm.m / m > p->mm.n / n ? &m : &n) *= 2;
+    p->mstep = m == 1 ? p->mm.m : at_round_up(at_ceil_div(p->mm.m, m), PART / 2);
+    p->nstep = at_round_up(at_ceil_div(p->mm.n, n), 32);
     p->mparts = at_ceil_div(p->mm.m, p->mstep);
-    p->nstep = few ? at_round_up(at_max(32, p->mm.n / (8 * slots)), 32) : PART;
     p->nparts = at_ceil_div(p->mm.n, p->nstep);
 }
 

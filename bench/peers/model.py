@@ -89,8 +89,8 @@ class LlamaCpp:
         self.L.llama_memory_clear(self.L.llama_get_memory(self.context), True)
 
     def feed(self, tokens):
-        batch = self.L.llama_batch_get_one((c.c_int32 * len(tokens))(*tokens), len(tokens))
-        if self.L.llama_decode(self.context, batch) != 0:
+        ids = (c.c_int32 * len(tokens))(*tokens)  # which the batch points to
+        if self.L.llama_decode(self.context, self.L.llama_batch_get_one(ids, len(tokens))) != 0:
             raise RuntimeError("llama_decode failed")
         self.logits = self.L.llama_get_logits(self.context)
 
