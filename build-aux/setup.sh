@@ -39,19 +39,28 @@ has()
     command -v "$1" >/dev/null 2>&1
 }
 
-# $wanted_model, where it is set, is the file that will be wanted instead of $model.
 # For the tests alone: an OpenCL that runs on any CPU, unless there is one, and a simulator that looks
 # for races and reads outside of buffers.
 missing_opencl()
 {
-    [ -n "$with_opencl" ] || return 0
     ldconfig -p 2>/dev/null | grep -q 'libOpenCL\.so' || echo ocl-icd-libopencl1
     ls "${OCL_ICD_VENDORS:-/etc/OpenCL/vendors}"/*.icd >/dev/null 2>&1 || echo pocl-opencl-icd
     [ -f /usr/lib/oclgrind/liboclgrind-rt-icd.so ] || has oclgrind || echo oclgrind
 }
 
+# For the tests alone: a compiler and an emulator of AArch64, on which the block functions of NEON run.
+missing_neon()
+{
+    case $(uname -m) in
+    aarch64 | arm64) return 0 ;;
+    esac
+    has aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    { has qemu-aarch64-static || has qemu-aarch64; } || echo qemu-user-static
+}
+
 # The Debian packages that this machine lacks, found by what they bring rather than by name, so that
-# another system or a compiler of one's own serves as well.
+# another system or a compiler of one's own serves as well.  $wanted_model, where it is set, is the file
+# that will be wanted instead of $model; $for_tests, where it is set, asks for what tests run on.
 missing_packages()
 {
     { has gcc || has cc; } || echo gcc
@@ -65,6 +74,7 @@ missing_packages()
     pkg-config --exists libprotobuf-c 2>/dev/null || echo libprotobuf-c-dev
     has protoc-c || echo protobuf-c-compiler
     pkg-config --exists jansson 2>/dev/null || echo libjansson-dev
+    [ -n "$for_tests" ] && missing_opencl && missing_neon
     [ -f "${wanted_model:-$model}" ] && { [ -x $python ] || [ -z "$ATTEND_FIXTURES" ]; } && return
     python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
     [ -f /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates

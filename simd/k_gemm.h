@@ -13,6 +13,7 @@
 #define DEPTH 256       /* of k a slice; a multiple of 32: blocks are not split */
 #define WIDE 1024       /* columns whose slice of b is packed at once */
 #define SMALL 256       /* the same where c is not f32, and its sums wait in scratch */
+#define ROWS_AT_ONCE 16 /* of b in [k][n]: long rows are read piece by piece, pages stay known */
 #define TALL 240        /* rows whose slice of a is packed at once: a multiple of TILE */
 
 /* c[x][0 .. cols) = (first ? 0 : c) + a's rows times the packed slice of b. */
@@ -162,8 +163,11 @@ static void product_columns(const struct at_matmul *mm, int64_t i0, int64_t i1, 
 {
     for (int64_t k0 = 0; k0 < mm->k; k0 += DEPTH) {
         int64_t depth = mm->k - k0 < DEPTH ? mm->k - k0 : DEPTH;
-        for (int64_t n = 0; n < cols; n += R)
-            pack_columns(bp + n * DEPTH, mm, n0 + n, (int)(cols - n < R ? cols - n : R), k0, depth);
+        int64_t step = mm->b_is_kn ? ROWS_AT_ONCE : depth;
+        for (int64_t t = 0; t < depth; t += step)
+            for (int64_t n = 0; n < cols; n += R)
+                pack_columns(bp + n * DEPTH + t * R, mm, n0 + n, (int)(cols - n < R ? cols - n : R),
+                             k0 + t, depth - t < step ? depth - t : step);
         for (int64_t i = i0; i < i1; i += TALL) {
             int64_t rows = i1 - i < TALL ? i1 - i : TALL;
             pack_rows(ap, mm, i, rows, k0, depth);
