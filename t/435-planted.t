@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Mistakes planted in kernels, by ATTEND_KERNEL_EDIT, are found: a missing barrier and a read past the end of
 # a tensor by oclgrind, whose log t/430 wants empty; more local memory than there is by a question before the
-# launch.  The fourth kind, an assumption about subgroups, takes a device that has some: t/945.
+# launch.  The fourth kind, an assumption about subgroups, takes a device that has some: t/948.
 icd=/usr/lib/oclgrind/liboclgrind-rt-icd.so
 if ! [ -f $icd ]; then
     echo "1..0 # SKIP oclgrind is not here"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Stands for AMD's device library where kernels are only compiled, to count registers: what OpenCL C's
- * functions come to, inline, as they are there.  Included after clang's declarations of them. */
+/* Stands for AMD's device library where kernels are only compiled, to count registers: what OpenCL
+ * C's functions come to, inline, as they are there.  Included after clang's declarations of them.
+ */
 #define get_local_id(d) ((size_t)__builtin_amdgcn_workitem_id_x())
 #define get_group_id(d)                                                                            \
     ((size_t)((d) == 0   ? __builtin_amdgcn_workgroup_id_x()                                       \
@@ -16,7 +17,7 @@
 #define rint(a) __builtin_rintf(a)
 #define sqrt(a) __builtin_sqrtf(a)
 #define exp2(a) __builtin_exp2f(a)
-#define exp(a) __builtin_exp2f((a) * 1.442695041f)
+#define exp(a) __builtin_exp2f((a)*1.442695041f)
 #define log(a) (__builtin_log2f(a) * 0.6931471806f)
 #define tanh(a) amd_tanh(a)
 #define mul_hi(a, b) ((uint)(((ulong)(a) * (ulong)(b)) >> 32))
