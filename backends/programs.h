@@ -6,7 +6,7 @@
 
 #include "core.h"
 
-#define AT_PROGRAM_KERNELS 12 /* most of a program */
+#define AT_PROGRAM_KERNELS 20 /* most of a program */
 
 struct at_kernel {
     char name[32];

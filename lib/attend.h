@@ -389,8 +389,8 @@ typedef struct attend_capture {
  * Bahdanau et al. 2015.)
  *
  * Dropout keeps weight (b, h, i, j) where word j % 4 of Philox 4x32-10 (Salmon et al. 2011) under
- * key `seed` and counter {j / 4, i, b * H + h, offset} is at least floor(p * 2^32): the same ones
- * on every device; b, i and j are those of the sequence. */
+ * key `seed` and counter {j / 4, i, b * H + h, offset + draw[0]} is at least floor(p * 2^32): the
+ * same ones on every device, forward and backward; b, i and j are those of the sequence. */
 typedef struct attend_attention_opts {
     size_t size;
     attend_mask_opts mask;
@@ -415,6 +415,8 @@ typedef struct attend_attention_opts {
                            * first two may be 1 or absent: key j is visible to row i of its sequence
                            * only where layout[b, h, i / layout_rows, j / layout_keys] */
     int64_t layout_rows, layout_keys; /* of a block: 64 */
+    attend_tensor draw; /* int32 (1): added to `offset` when it is bound, so that a plan that was
+                         * compiled once draws anew in each step of training */
 } attend_attention_opts;
 
 /* Expressions are C's, over score, b, h, i, j, sq, skv (of the sequence: i and j count from its

@@ -326,7 +326,9 @@ int at_attn_resolve(struct attend_exec *x, const struct at_step *s, struct at_at
 
     *a = (struct at_attn){
         .visible = p->visible, .scale = p->scale, .softcap = p->softcap, .sums = -1, .seq = seq};
-    a->dropout = at_dropout_of(p->dropout, p->seed, p->offset);
+    const struct at_view *draw = at_in(x, s, AT_IN_DRAW);
+    uint32_t drawn = draw ? (uint32_t)entry(draw, 0) : 0;
+    a->dropout = at_dropout_of(p->dropout, p->seed, p->offset + drawn);
     a->q = rows4(at_in(x, s, AT_IN_Q), packed);
     a->k = rows4(at_in(x, s, AT_IN_K), packed && !table);
     if (s->op == AT_WEIGHTS) {

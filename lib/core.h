@@ -9,7 +9,7 @@
 #include "attend.h"
 #include "philox.h"
 
-#define AT_MAX_IN 27
+#define AT_MAX_IN 28
 #define AT_USER_CAPTURES 8 /* tensors that the expressions of an attention index */
 #define AT_MAX_CAPTURES 9  /* and a layout of blocks */
 #define AT_MAX_OUT 16
@@ -152,6 +152,7 @@ enum at_attention_in {
     AT_IN_K_SCALE,
     AT_IN_V_SCALE,
     AT_IN_ADDITIVE,
+    AT_IN_DRAW,
     AT_IN_CAPTURE, /* the first of AT_MAX_CAPTURES */
     AT_IN_COUNT = AT_IN_CAPTURE + AT_MAX_CAPTURES,
     AT_IN_GRAD_O =

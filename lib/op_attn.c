@@ -309,6 +309,10 @@ int at_infer_attention(attend_graph *g, struct at_node *n, const attend_shape *s
     if (!(p->dropout >= 0 && p->dropout < 1))
         return at_graph_fail(g, n, ATTEND_EINVAL, "dropout is %g, wants 0 or more and less than 1",
                              (double)p->dropout);
+    if (n->in[AT_IN_DRAW] >= 0 &&
+        (at_op_want_type(g, n, AT_IN_DRAW, ATTEND_I32, "draw") < 0 ||
+         at_op_want_shape(g, n, AT_IN_DRAW, 1, (const int64_t[]){1}, "draw") < 0))
+        return -1;
     if (n->op == AT_WEIGHTS)
         return weights_results(g, n, packed, scores);
     int64_t o[4], l[3];
@@ -357,7 +361,8 @@ void attend_attention_opts_init(attend_attention_opts *opts)
                                     .additive = attend_none(),
                                     .layout = attend_none(),
                                     .layout_rows = 64,
-                                    .layout_keys = 64};
+                                    .layout_keys = 64,
+                                    .draw = attend_none()};
     attend_mask_opts_init(&opts->mask);
 }
 
@@ -463,6 +468,7 @@ static union at_params attention_inputs(attend_graph *g, attend_tensor q, attend
     in[AT_IN_K_SCALE] = at_op_maybe(g, o.k_scale, "k_scale");
     in[AT_IN_V_SCALE] = at_op_maybe(g, o.v_scale, "v_scale");
     in[AT_IN_ADDITIVE] = at_op_maybe(g, o.additive, "additive");
+    in[AT_IN_DRAW] = at_op_maybe(g, o.draw, "draw");
     mask_inputs(g, &o.mask, in, &p.attention.visible);
     read_expressions(g, &o, in, &p.attention);
     p.attention.scale = o.scale;

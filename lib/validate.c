@@ -14,7 +14,8 @@ static int check_host_read(attend_graph *g, const struct at_node *n)
         {AT_IN_Q_OFFSET, "q_offset"   },
         {AT_IN_Q_LENS,   "q_lens"     },
         {AT_IN_KV_LENS,  "kv_lens"    },
-        {AT_IN_TABLE,    "block_table"}
+        {AT_IN_TABLE,    "block_table"},
+        {AT_IN_DRAW,     "draw"       }
     };
     if (n->op != AT_ATTENTION && n->op != AT_MASK && n->op != AT_WEIGHTS &&
         n->op != AT_ATTENTION_GRAD && n->op != AT_MASK_GRAD)

@@ -63,7 +63,7 @@ static void run(attend_ctx *ctx, const char *device, int64_t nq, int64_t nk, flo
         HELP_DATA("k", m.k),
         HELP_DATA("v", m.v),
         HELP_DATA("o", m.o),
-        {"lse", lse, sizeof m.lse[0], NULL, 0}
+        {"lse", lse, sizeof m.lse[0], NULL, 0, 0}
     };
     if (attend_exec_new(plan, &exec) < 0)
         bail("no exec");
@@ -88,6 +88,62 @@ static bool dropped(uint32_t bh, uint32_t i, uint32_t j, double p)
     uint32_t c[4][AT_PHILOX_LANES] = {{j / 4}, {i}, {bh}, {9}};
     at_philox(0xfedcba9876543210, c, 1);
     return c[j % 4][0] < (uint32_t)(p * 4294967296.0);
+}
+
+/* A draw that is bound is added to the offset: the bits are those of the sum, and a plan that was
+ * compiled once has them anew after a bind. */
+static void test_draw(attend_ctx *ctx, const char *device)
+{
+    static float grad[2][3][B * H * 20 * D], seed[B * H * 20 * D];
+    attend_attention_opts opts;
+    int32_t draw[1] = {0};
+    uint64_t random = 3;
+    help_normal(&random, seed, (int64_t)NELEM(seed));
+    for (int bound = 0; bound < 2; bound++) {
+        attend_exec *exec;
+        attend_graph *g = attend_graph_new(ctx);
+        attend_tensor in[3], d[3], out;
+        attend_attention_opts_init(&opts);
+        opts.dropout = 0.5f;
+        opts.seed = 77;
+        opts.offset = bound ? 3 : 12;
+        if (bound)
+            opts.draw = attend_graph_input(g, "draw", ATTEND_I32, ATTEND_SHAPE(1));
+        for (int k = 0; k < 3; k++)
+            in[k] = attend_graph_input(g, (const char *[]){"q", "k", "v"}[k], ATTEND_F32,
+                                       ATTEND_SHAPE(B, H, 20, D));
+        out = attend_graph_attention(g, in[0], in[1], in[2], &opts, NULL);
+        attend_tensor s = attend_graph_input(g, "s", ATTEND_F32, ATTEND_SHAPE(B, H, 20, D));
+        if (attend_grad(g, &out, &s, 1, in, 3, d, NULL) < 0)
+            bail("%s", attend_graph_error(g));
+        for (int k = 0; k < 3; k++)
+            attend_graph_output(g, (const char *[]){"dq", "dk", "dv"}[k], d[k]);
+        attend_plan *plan = help_compile(g, device, 1);
+        attend_binding bind[] = {
+            {"q",    m.q,            sizeof seed, NULL, 0, 0},
+            {"k",    m.k,            sizeof seed, NULL, 0, 0},
+            {"v",    m.q,            sizeof seed, NULL, 0, 0},
+            {"s",    seed,           sizeof seed, NULL, 0, 0},
+            {"dq",   grad[bound][0], sizeof seed, NULL, 0, 0},
+            {"dk",   grad[bound][1], sizeof seed, NULL, 0, 0},
+            {"dv",   grad[bound][2], sizeof seed, NULL, 0, 0},
+            {"draw", draw,           sizeof draw, NULL, 0, 0}
+        };
+        if (attend_exec_new(plan, &exec) < 0 || attend_bind(exec, bind, 7 + bound) < 0 ||
+            attend_run(exec) < 0)
+            bail("%s", attend_exec_error(exec));
+        if (bound) {
+            ok(memcmp(grad[0], grad[1], sizeof grad[0]) != 0, "%s: draw 0 is another", device);
+            draw[0] = 9;
+            if (attend_bind(exec, NULL, 0) < 0 || attend_run(exec) < 0)
+                bail("%s", attend_exec_error(exec));
+        }
+        attend_exec_free(exec);
+        attend_plan_free(plan);
+        attend_graph_free(g);
+    }
+    ok(memcmp(grad[0], grad[1], sizeof grad[0]) == 0,
+       "%s: offset 3 and draw 9 are offset 12, to the last bit of gradients", device);
 }
 
 static void test_device(attend_ctx *ctx, const char *device, int64_t nq, int64_t nk)
@@ -122,6 +178,7 @@ int main(void)
         if (d.present) {
             test_device(ctx, d.name, MOST_ROWS, MOST_KEYS);
             test_device(ctx, d.name, 1, MOST_KEYS - 1);
+            test_draw(ctx, d.name);
         }
     attend_ctx_free(ctx);
     return done_testing();

@@ -451,23 +451,23 @@ static void run(void (*build)(struct made *), const char *device, struct values 
     int n = 0;
     build(&m);
     for (int k = 0; k < m.nin; k++)
-        bind[n++] = (attend_binding){names[0][k], v->in[k], size_of(m.in[k]) * 4, NULL, 0};
+        bind[n++] = (attend_binding){names[0][k], v->in[k], size_of(m.in[k]) * 4, NULL, 0, 0};
     for (int k = 0; k < m.nout; k++) {
         seed[k] =
             opts ? attend_graph_input(m.g, names[2][k], ATTEND_F32, attend_tensor_shape(m.out[k]))
                  : attend_none();
         if (opts)
-            bind[n++] = (attend_binding){names[2][k], seeds[k], size_of(m.out[k]) * 4, NULL, 0};
+            bind[n++] = (attend_binding){names[2][k], seeds[k], size_of(m.out[k]) * 4, NULL, 0, 0};
         else
             attend_graph_output(m.g, names[1][k], m.out[k]);
         if (!opts)
-            bind[n++] = (attend_binding){names[1][k], v->out[k], size_of(m.out[k]) * 4, NULL, 0};
+            bind[n++] = (attend_binding){names[1][k], v->out[k], size_of(m.out[k]) * 4, NULL, 0, 0};
     }
     if (opts && attend_grad(m.g, m.out, seed, m.nout, m.in, m.nin, grad, opts) < 0)
         bail("attend_grad: %s", attend_graph_error(m.g));
     for (int k = 0; opts && k < m.nin; k++) {
         attend_graph_output(m.g, names[3][k], grad[k]);
-        bind[n++] = (attend_binding){names[3][k], v->grad[k], size_of(m.in[k]) * 4, NULL, 0};
+        bind[n++] = (attend_binding){names[3][k], v->grad[k], size_of(m.in[k]) * 4, NULL, 0, 0};
     }
     attend_plan *plan = help_compile(m.g, device, 1);
     look_for_host(plan);
@@ -595,6 +595,28 @@ static void check_case(int c)
 
 /* ---- what is refused, and by which words ---- */
 
+/* Attention whose keys are of a type, in pages or not; or its weights.  What attend_grad says. */
+static void refused_attention(attend_type type, bool paged, bool weights, const char *words)
+{
+    attend_graph *g = attend_graph_new(ctx);
+    attend_attention_opts o = options();
+    attend_tensor grad, lse, q = attend_graph_input(g, "q", ATTEND_F32, S(1, 2, 3, 32));
+    attend_tensor k = attend_graph_input(g, "k", type, S(1, 2, 4, 32)),
+                  v = attend_graph_input(g, "v", type, S(1, 2, 4, 32));
+    if (paged) {
+        o.block_table = attend_graph_input(g, "table", ATTEND_I32, S(1, 2));
+        o.mask.kv_used = attend_graph_input(g, "used", ATTEND_I32, S(1));
+    }
+    attend_graph_label(g, "l0");
+    attend_tensor out = attend_graph_attention(g, q, k, v, &o, &lse);
+    if (weights)
+        out = attend_graph_attention_weights(g, q, k, lse, &o, NULL, NULL);
+    attend_tensor sum = attend_graph_sum(g, out, (attend_shape){0});
+    is_int(attend_grad(g, &sum, NULL, 1, &q, 1, &grad, NULL), ATTEND_EUNSUPPORTED, "%s", words);
+    is_str(attend_graph_error(g), words, "in these words");
+    attend_graph_free(g);
+}
+
 static void refusals(void)
 {
     attend_graph *g = attend_graph_new(ctx);
@@ -621,6 +643,13 @@ static void refusals(void)
     is_int(attend_grad(g, &sum, NULL, 1, &index, 1, &grad, NULL), ATTEND_EINVAL,
            "an integer input");
     attend_graph_free(g);
+    refused_attention(ATTEND_F32, true, false,
+                      "attention 'l0': no gradient: its keys are pages of a cache");
+    refused_attention(ATTEND_Q8_0, false, false,
+                      "attention 'l0': no gradient: its keys are quantised");
+    refused_attention(ATTEND_F8, false, false,
+                      "attention 'l0': no gradient: its keys are quantised");
+    refused_attention(ATTEND_F32, false, true, "weights 'l0': no gradient: the operator has none");
 }
 
 /* t/700-grad.t NAME...: these cases alone. */

@@ -2,7 +2,7 @@
 /* Training: optimisers against their formulas, gradients of problem words on every device against
  * the reference, FlashAttention's rule for f16 and bf16, and the same bits for any number of
  * threads. */
-#include "check.h"
+#include "check_grads.h"
 #include "graph_help.h"
 
 #include <math.h>
@@ -117,128 +117,18 @@ static const char *const words[] = {
     "attention:f32:b1h2g2q5k7d300v290",
 };
 
-struct grads {
-    float *of[6];
-    int64_t size[6];
-    int n;
-};
-
-static int named(const attend_graph *g, const char *name)
-{
-    for (int t = 0; t < g->ntensor; t++)
-        if (g->tensor[t].name && !strcmp(g->tensor[t].name, name))
-            return t;
-    return -1;
-}
-
-static int64_t elements(const attend_graph *g, int t)
-{
-    int64_t n = 1;
-    for (int d = 0; d < g->tensor[t].rank; d++)
-        n *= g->tensor[t].shape[d];
-    return n;
-}
-
-/* dq, dk, dv and what else is float, of a word: freed by free_grads. */
-static bool gradients(attend_ctx *c, const char *device, const char *word, struct grads *out)
-{
-    static const char *const in[] = {"q", "k", "v", "mask", "alibi", "sinks"};
-    static const char *const names[] = {"dq", "dk", "dv", "dmask", "dalibi", "dsinks"};
-    struct check_ready ready;
-    struct at_problem p;
-    char err[320];
-    attend_binding bind[48];
-    attend_tensor wrt[6], grad[6];
-    int n = 0;
-    *out = (struct grads){.n = 0};
-    if (at_problem_parse(word, &p, err, sizeof err) < 0 ||
-        check_prepare(&ready, c, "ref", word, err, sizeof err) < 0)
-        bail("%s", err);
-    attend_graph *g = check_graph(c, &p);
-    for (n = 0; n < ready.nbind; n++)
-        bind[n] = ready.bind[n];
-    attend_tensor o = {g, named(g, "o")};
-    attend_tensor seed = attend_graph_input(g, "seed", ATTEND_F32, attend_tensor_shape(o));
-    float *dout = calloc((size_t)elements(g, seed.id), sizeof *dout);
-    uint64_t draw = 77;
-    help_normal(&draw, dout, elements(g, seed.id));
-    bind[n++] = (attend_binding){"seed", dout, elements(g, seed.id) * 4, NULL, 0};
-    for (int k = 0; k < 6; k++) {
-        int t = named(g, in[k]);
-        if (t < 0 || g->tensor[t].type == ATTEND_BOOL)
-            continue;
-        wrt[out->n] = (attend_tensor){g, t};
-        out->size[out->n] = elements(g, t);
-        out->of[out->n] = calloc((size_t)elements(g, t), sizeof(float));
-        bind[n++] = (attend_binding){names[out->n], out->of[out->n], elements(g, t) * 4, NULL, 0};
-        out->n++;
-    }
-    bool good = attend_grad(g, &o, &seed, 1, wrt, out->n, grad, NULL) == 0;
-    for (int k = 0; good && k < out->n; k++)
-        attend_graph_output(g, names[k], grad[k]);
-    if (!good || attend_graph_status(g) < 0)
-        bail("%s: %s", word, attend_graph_error(g));
-    attend_plan *plan = help_compile(g, device, 1);
-    attend_exec *exec;
-    if (attend_exec_new(plan, &exec) < 0 || attend_bind(exec, bind, n) < 0 || attend_run(exec) < 0)
-        bail("%s %s: %s", device, word, attend_exec_error(exec));
-    attend_exec_free(exec);
-    attend_plan_free(plan);
-    attend_graph_free(g);
-    check_done(&ready);
-    free(dout);
-    return good;
-}
-
-static void free_grads(struct grads *g)
-{
-    for (int k = 0; k < g->n; k++)
-        free(g->of[k]);
-}
-
-/* Every element is a sum over rows, keys and channels of products of factors each rounded a few
- * times; a weight is off by as many roundings as its score is large and has channels. */
-static void compare(const char *device, const char *word, const struct grads *want)
-{
-    struct grads got;
-    struct at_problem p;
-    char err[320];
-    bool good = true;
-    if (at_problem_parse(word, &p, err, sizeof err) < 0)
-        bail("%s", err);
-    double unit = 0x1p-24 * (double)(p.nq * p.nh / p.ng + p.nk + 8 * p.dk + 64);
-    gradients(ctx, device, word, &got);
-    for (int k = 0; k < got.n; k++) {
-        double most = 0, worst = 0;
-        for (int64_t i = 0; i < got.size[k]; i++) {
-            if (isnan(want->of[k][i])) /* of a row that sees a NaN, and of the keys that such a row
-                                          sees */
-                continue;
-            double e = fabs((double)got.of[k][i] - (double)want->of[k][i]);
-            most = fmax(most, fabs((double)want->of[k][i]));
-            worst = e > worst || isnan(e) ? e : worst;
-        }
-        if (!(worst <= unit * most) || !isfinite(most)) {
-            diag("gradient %d: off by %g of %g, bound %g", k, worst, most, unit * most);
-            good = false;
-        }
-    }
-    ok(good, "%s %s: gradients", device, word);
-    free_grads(&got);
-}
-
 static void same_bits(const char *device, const char *word)
 {
     attend_ctx *one = help_context(1), *three = help_context(3);
-    struct grads a, b;
-    gradients(one, device, word, &a);
-    gradients(three, device, word, &b);
+    struct check_grads a, b;
+    check_gradients(one, device, word, &a);
+    check_gradients(three, device, word, &b);
     bool same = true;
     for (int k = 0; k < a.n; k++)
         same = same && !memcmp(a.of[k], b.of[k], (size_t)a.size[k] * sizeof(float));
     ok(same, "%s %s: one thread and three", device, word);
-    free_grads(&a);
-    free_grads(&b);
+    check_grads_free(&a);
+    check_grads_free(&b);
     attend_ctx_free(one);
     attend_ctx_free(three);
 }
@@ -270,10 +160,10 @@ static void form(const char *device, attend_type type, bool apart, uint16_t x[3]
     opts.fuse = !apart;
     for (int k = 0; k < 3; k++) {
         t[k] = attend_graph_input(g, in[k], type, S(B, H, k ? K : Q, D));
-        bind[k] = (attend_binding){in[k], x[k], H * (k ? K : Q) * D * 2, NULL, 0};
-        bind[3 + k] = (attend_binding){out[k], grad[k], H * (k ? K : Q) * D * 4, NULL, 0};
+        bind[k] = (attend_binding){in[k], x[k], H * (k ? K : Q) * D * 2, NULL, 0, 0};
+        bind[3 + k] = (attend_binding){out[k], grad[k], H * (k ? K : Q) * D * 4, NULL, 0, 0};
     }
-    bind[6] = (attend_binding){"do", dout, H * Q * D * 4, NULL, 0};
+    bind[6] = (attend_binding){"do", dout, H * Q * D * 4, NULL, 0, 0};
     attend_tensor seed = attend_graph_input(g, "do", ATTEND_F32, S(B, H, Q, D));
     attend_tensor o = apart ? composed(g, type, t[0], t[1], t[2])
                             : attend_graph_attention(g, t[0], t[1], t[2], NULL, NULL);
@@ -357,9 +247,9 @@ int main(void)
 {
     attend_device_info info;
     ctx = help_context(2);
-    struct grads want[AT_LEN(words)];
+    struct check_grads want[AT_LEN(words)];
     for (int w = 0; w < AT_LEN(words); w++)
-        gradients(ctx, "ref", words[w], &want[w]);
+        check_gradients(ctx, "ref", words[w], &want[w]);
     for (int i = 0; i < attend_device_count(ctx); i++) {
         if (attend_device_get(ctx, i, &info) < 0 || !info.present)
             continue;
@@ -367,14 +257,14 @@ int main(void)
         optimiser(info.name, false);
         optimiser(info.name, true);
         for (int w = 0; w < AT_LEN(words) && i > 0; w++)
-            compare(info.name, words[w], &want[w]);
+            check_same_gradients(ctx, info.name, words[w], &want[w]);
         for (int w = 0; w < 4 && i > 0; w++)
             same_bits(info.name, words[w]);
         flash_rule(info.name, ATTEND_F16);
         flash_rule(info.name, ATTEND_BF16);
     }
     for (int w = 0; w < AT_LEN(words); w++)
-        free_grads(&want[w]);
+        check_grads_free(&want[w]);
     attend_ctx_free(ctx);
     return done_testing();
 }

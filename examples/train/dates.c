@@ -2,89 +2,40 @@
 /* An encoder and a decoder that learn to rewrite dates, "3 May 2021" to "2021-05-03", and show
  * where they look.
  *
- *     dates FOLDER [--steps N] [--additive]
+ *     dates FOLDER [--steps N] [--additive] [--device NAME]
  *
  * The encoder is a layer of self-attention over the characters; the decoder reads what it wrote so
  * far (its own causal attention), and looks at the encoder: by multi-head attention, or by additive
  * attention (Bahdanau et al. 2015).  At the end: how many of 1000 dates that were never seen come
  * out right, and in FOLDER/alignment.npy the weights of the decoder's look at one date, of which
  * FOLDER/date.txt has the text; alignment.py draws them. */
-#include <attend.h>
 #include <math.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
-enum { IN = 24, OUT = 11, WIDTH = 64, HEADS = 4, BATCH = 64, BYTES = 128, MOST = 64, TESTS = 1024 };
+#include "train.h"
 
-/* ---- weights: w, and the two moments ---- */
+enum { IN = 24, OUT = 11, WIDTH = 64, HEADS = 4, BATCH = 64, BYTES = 128, TESTS = 1024 };
 
-struct weight {
-    char name[3][40];
-    attend_shape shape;
-    float *data[3];
-    attend_tensor state[3];
-};
-
-static struct weight weights[MOST];
-static int nweight;
 static bool additive;
 
-static void die(const char *what)
+/* Uniform with variance 1 / columns, or 1. */
+static void fill(struct weight *w, float deviation, uint64_t state)
 {
-    fprintf(stderr, "dates: %s\n", what);
-    exit(1);
+    (void)deviation;
+    for (int64_t i = 0; i < count(w); i++)
+        w->data[0][i] =
+            w->shape.rank == 1
+                ? 1
+                : (float)((2 * uniform(&state) - 1) * sqrt(3.0 / (double)w->shape.dim[1]));
 }
 
-static uint64_t mix(uint64_t z) /* splitmix64 (Steele, Lea, Flood 2014) */
-{
-    z += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
-
-static double uniform(uint64_t *state)
-{
-    return (double)(mix((*state)++) >> 11) * 0x1p-53;
-}
-
-static int64_t count(const struct weight *w)
-{
-    int64_t n = 1;
-    for (int d = 0; d < w->shape.rank; d++)
-        n *= w->shape.dim[d];
-    return n;
-}
-
-/* The next weight of the model, which all graphs ask for in one order: uniform with variance 1 /
- * columns, or 1. */
 static attend_tensor weight(attend_graph *g, int *next, attend_shape shape)
 {
-    static const char *const kind[] = {"w", "m", "v"};
-    struct weight *w = &weights[*next];
-    if (++*next > nweight) {
-        nweight = *next;
-        w->shape = shape;
-        uint64_t state = mix((uint64_t)nweight) >> 8 << 20;
-        for (int k = 0; k < 3; k++) {
-            snprintf(w->name[k], sizeof w->name[k], "%s%d", kind[k], *next);
-            w->data[k] = calloc((size_t)count(w), sizeof(float));
-            if (!w->data[k])
-                die("no memory");
-        }
-        for (int64_t i = 0; i < count(w); i++)
-            w->data[0][i] =
-                shape.rank == 1
-                    ? 1
-                    : (float)((2 * uniform(&state) - 1) * sqrt(3.0 / (double)shape.dim[1]));
-    }
-    for (int k = 0; k < 3; k++)
-        w->state[k] = attend_graph_state(g, w->name[k], ATTEND_F32, shape);
-    return w->state[0];
+    char name[16];
+    snprintf(name, sizeof name, "w%d", *next + 1);
+    return next_weight(g, next, name, shape, 0, fill)->state[0];
 }
 
 /* ---- the model ---- */
@@ -244,31 +195,15 @@ static void draw(uint64_t *state, int n, bool test)
 
 /* ---- running ---- */
 
-struct run {
-    attend_plan *plan;
-    attend_exec *exec;
-};
-
-static struct run compile(attend_graph *g, int64_t batch, const attend_binding *extra, int nextra)
+/* With what every graph here reads. */
+static struct run ready(attend_graph *g, int64_t batch, const attend_binding *extra, int nextra)
 {
-    struct run r;
-    attend_binding bind[3 * MOST + 12];
-    int n = 0;
-    for (int i = 0; i < nweight; i++)
-        for (int k = 0; k < 3; k++)
-            bind[n++] = (attend_binding){weights[i].name[k], weights[i].data[k],
-                                         count(&weights[i]) * (int64_t)sizeof(float), NULL, 0};
-    bind[n++] = (attend_binding){"in", in, batch * IN * 4, NULL, 0};
-    bind[n++] = (attend_binding){"used", used, batch * 4, NULL, 0};
-    bind[n++] = (attend_binding){"out", out, batch * OUT * 4, NULL, 0};
+    attend_binding all[8] = {binding("in", in, (size_t)batch * IN * sizeof *in),
+                             binding("used", used, (size_t)batch * sizeof *used),
+                             binding("out", out, (size_t)batch * OUT * sizeof *out)};
     for (int i = 0; i < nextra; i++)
-        bind[n++] = extra[i];
-    if (attend_compile(g, NULL, &r.plan) < 0)
-        die(attend_graph_error(g));
-    if (attend_exec_new(r.plan, &r.exec) < 0 || attend_bind(r.exec, bind, n) < 0)
-        die(attend_exec_error(r.exec));
-    attend_graph_free(g);
-    return r;
+        all[3 + i] = extra[i];
+    return compile(g, all, 3 + nextra);
 }
 
 /* used changed, so it is bound again. */
@@ -278,38 +213,24 @@ static void run(struct run *r)
         die(attend_exec_error(r->exec));
 }
 
-static void end(struct run *r)
-{
-    attend_exec_free(r->exec);
-    attend_plan_free(r->plan);
-}
-
 static void train(attend_ctx *ctx, int steps)
 {
     float rate, step, loss;
     attend_graph *g = attend_graph_new(ctx);
-    attend_tensor logits = model(g, BATCH, NULL), wrt[MOST], grad[MOST];
+    attend_tensor logits = model(g, BATCH, NULL);
     attend_tensor targets = attend_graph_input(g, "want", ATTEND_I32, ATTEND_SHAPE(BATCH, OUT));
     attend_tensor r = attend_graph_input(g, "rate", ATTEND_F32, (attend_shape){0, {0}});
     attend_tensor t = attend_graph_input(g, "step", ATTEND_F32, (attend_shape){0, {0}});
     attend_tensor l = attend_graph_cross_entropy(g, logits, targets);
-    attend_update_opts o;
-    attend_update_opts_init(&o);
-    for (int i = 0; i < nweight; i++)
-        wrt[i] = weights[i].state[0];
-    if (attend_grad(g, &l, NULL, 1, wrt, nweight, grad, NULL) < 0)
-        die(attend_graph_error(g));
-    o.factor = attend_graph_clip(g, grad, nweight, 1);
-    for (int i = 0; i < nweight; i++)
-        attend_graph_adamw(g, wrt[i], weights[i].state[1], weights[i].state[2], grad[i], r, t, &o);
+    learn(g, l, r, t, 0.999f, 0);
     attend_graph_output(g, "loss", l);
     const attend_binding extra[] = {
-        {"want", want,  BATCH * OUT * 4, NULL, 0},
-        {"rate", &rate, sizeof rate,     NULL, 0},
-        {"step", &step, sizeof step,     NULL, 0},
-        {"loss", &loss, sizeof loss,     NULL, 0},
+        binding("want", want, BATCH * OUT * 4),
+        binding("rate", &rate, sizeof rate),
+        binding("step", &step, sizeof step),
+        binding("loss", &loss, sizeof loss),
     };
-    struct run x = compile(g, BATCH, extra, 4);
+    struct run x = ready(g, BATCH, extra, 4);
     uint64_t state = 1;
     double begin = (double)clock(), mean = 0;
     for (int s = 1; s <= steps; s++) {
@@ -341,10 +262,10 @@ static void test(attend_ctx *ctx, const char *folder)
     attend_graph_output(g, "logits", l);
     attend_graph_output(g, "where", w);
     const attend_binding extra[] = {
-        {"logits", logits, sizeof logits,     NULL, 0},
-        {"where",  where,  TESTS * cells * 4, NULL, 0},
+        binding("logits", logits, sizeof logits),
+        binding("where", where, (size_t)(TESTS * cells) * sizeof *where),
     };
-    struct run x = compile(g, TESTS, extra, 2);
+    struct run x = ready(g, TESTS, extra, 2);
     uint64_t state = 99;
     draw(&state, TESTS, true);
     for (int i = 0; i < OUT; i++) {
@@ -389,8 +310,10 @@ int main(int argc, char **argv)
             additive = true;
         else if (strcmp(argv[i], "--steps") == 0 && i + 1 < argc)
             steps = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
+            device = argv[++i];
     if (argc < 2) {
-        fprintf(stderr, "usage: dates FOLDER [--steps N] [--additive]\n");
+        fprintf(stderr, "usage: dates FOLDER [--steps N] [--additive] [--device NAME]\n");
         return 2;
     }
     mkdir(argv[1], 0777); /* or it is there */

@@ -4,103 +4,43 @@
  *     gpt FOLDER TEXT...              trains on the files one after the other; FOLDER is made
  *     gpt FOLDER --steps 2000 TEXT... goes on from FOLDER's checkpoint up to that step
  *     gpt FOLDER --sample 400         writes 400 bytes
+ *     gpt FOLDER --plan TEXT...       prints the plan of a step, and does nothing
+ *
+ * with --device NAME on a device that `attend devices` lists.
  *
  * One graph is a step of training: the model, its loss, the gradients and AdamW, which writes the
  * weights in place.  What a batch holds depends on the number of the step alone, so a run that was
  * stopped goes on to the same bits.  FOLDER has config.json, model.safetensors, and
  * checkpoint.safetensors with the moments. */
-#include <attend.h>
 #include <math.h>
 #include <models.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdbool.h>
 #include <sys/stat.h>
 #include <time.h>
 
-enum {
-    LAYERS = 4,
-    WIDTH = 128,
-    HEADS = 4,
-    LENGTH = 128,
-    BATCH = 16,
-    BYTES = 256,
-    MOST = 64,
-    SAVE = 200
-};
+#include "train.h"
+
+enum { LAYERS = 4, WIDTH = 128, HEADS = 4, LENGTH = 128, BATCH = 16, BYTES = 256, SAVE = 200 };
+
+static float now_step = 0;
+static bool show_plan; /* --plan */
 
 /* ---- weights ---- */
 
-struct weight {
-    char name[3][40]; /* of the weights, and of the two moments */
-    attend_shape shape;
-    float deviation; /* normal around 0, or (below 0) all 1 */
-    float *data[3];
-    attend_tensor state[3];
-};
-
-static struct weight weights[MOST];
-static int nweight;
-static float now_step = 0;
-
-static int64_t count(const struct weight *w)
+/* Normal around 0, or (deviation below 0) all 1. */
+static void fill(struct weight *w, float deviation, uint64_t state)
 {
-    int64_t n = 1;
-    for (int d = 0; d < w->shape.rank; d++)
-        n *= w->shape.dim[d];
-    return n;
-}
-
-static void die(const char *what)
-{
-    fprintf(stderr, "gpt: %s\n", what);
-    exit(1);
-}
-
-static uint64_t mix(uint64_t z) /* splitmix64 (Steele, Lea, Flood 2014) */
-{
-    z += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
-
-static double uniform(uint64_t *state)
-{
-    return (double)(mix((*state)++) >> 11) * 0x1p-53;
-}
-
-static void fill(struct weight *w, uint64_t seed)
-{
-    uint64_t state = mix(seed) >> 8 << 20;
     for (int64_t i = 0; i < count(w); i++) {
         double u = uniform(&state), v = uniform(&state);
         double normal = sqrt(-2 * log(1 - u)) * cos(2 * 3.14159265358979323846 * v);
-        w->data[0][i] = w->deviation < 0 ? 1 : (float)(normal * (double)w->deviation);
+        w->data[0][i] = deviation < 0 ? 1 : (float)(normal * (double)deviation);
     }
 }
 
-/* The next weight of the model, which all graphs ask for in one order. */
 static attend_tensor weight(attend_graph *g, int *next, const char *name, attend_shape shape,
                             float deviation)
 {
-    static const char *const kind[] = {"", "m.", "v."};
-    struct weight *w = &weights[*next];
-    if (++*next > nweight) {
-        nweight = *next;
-        w->shape = shape;
-        w->deviation = deviation;
-        for (int k = 0; k < 3; k++) {
-            snprintf(w->name[k], sizeof w->name[k], "%s%s", kind[k], name);
-            w->data[k] = calloc((size_t)count(w), sizeof(float));
-            if (!w->data[k])
-                die("no memory");
-        }
-        fill(w, (uint64_t)*next);
-    }
-    for (int k = 0; k < 3; k++)
-        w->state[k] = attend_graph_state(g, w->name[k], ATTEND_F32, shape);
-    return w->state[0];
+    return next_weight(g, next, name, shape, deviation, fill)->state[0];
 }
 
 /* ---- the model ---- */
@@ -145,38 +85,6 @@ static attend_tensor model(attend_graph *g, attend_tensor tokens)
                                 attend_none(), 1e-5f);
     return attend_graph_matmul_nt(g, x,
                                   weight(g, &next, "head", ATTEND_SHAPE(BYTES, WIDTH), 0.02f));
-}
-
-/* ---- running a graph ---- */
-
-struct run {
-    attend_plan *plan;
-    attend_exec *exec;
-};
-
-static struct run compile(attend_graph *g, const attend_binding *extra, int nextra, int moments)
-{
-    struct run r;
-    attend_binding bind[3 * MOST + 8];
-    int n = 0;
-    for (int i = 0; i < nweight; i++)
-        for (int k = 0; k <= 2 * moments; k++)
-            bind[n++] = (attend_binding){weights[i].name[k], weights[i].data[k],
-                                         count(&weights[i]) * (int64_t)sizeof(float), NULL, 0};
-    for (int i = 0; i < nextra; i++)
-        bind[n++] = extra[i];
-    if (attend_compile(g, NULL, &r.plan) < 0)
-        die(attend_graph_error(g));
-    if (attend_exec_new(r.plan, &r.exec) < 0 || attend_bind(r.exec, bind, n) < 0)
-        die(attend_exec_error(r.exec));
-    attend_graph_free(g);
-    return r;
-}
-
-static void end(struct run *r)
-{
-    attend_exec_free(r->exec);
-    attend_plan_free(r->plan);
 }
 
 /* ---- files ---- */
@@ -311,20 +219,8 @@ static attend_graph *training_graph(attend_ctx *ctx)
     attend_tensor logits =
         model(g, attend_graph_input(g, "tokens", ATTEND_I32, ATTEND_SHAPE(BATCH, LENGTH)));
     attend_tensor want = attend_graph_input(g, "targets", ATTEND_I32, ATTEND_SHAPE(BATCH, LENGTH));
-    attend_tensor loss = attend_graph_cross_entropy(g, logits, want), in[MOST], grad[MOST];
-    for (int i = 0; i < nweight; i++)
-        in[i] = weights[i].state[0];
-    if (attend_grad(g, &loss, NULL, 1, in, nweight, grad, NULL) < 0)
-        die(attend_graph_error(g));
-    attend_update_opts o;
-    attend_update_opts_init(&o);
-    o.beta2 = 0.99f;
-    o.factor = attend_graph_clip(g, grad, nweight, 1);
-    for (int i = 0; i < nweight; i++) {
-        o.weight_decay = weights[i].shape.rank > 1 ? 0.1f : 0;
-        attend_graph_adamw(g, in[i], weights[i].state[1], weights[i].state[2], grad[i], rate, step,
-                           &o);
-    }
+    attend_tensor loss = attend_graph_cross_entropy(g, logits, want);
+    learn(g, loss, rate, step, 0.99f, 0.1f);
     attend_graph_output(g, "loss", loss);
     return g;
 }
@@ -336,15 +232,19 @@ static void train(attend_ctx *ctx, const char *folder, int steps, char **files, 
     float rate, step, loss;
     attend_graph *g = training_graph(ctx);
     const attend_binding extra[] = {
-        {"tokens",  tokens,  sizeof tokens,  NULL, 0},
-        {"targets", targets, sizeof targets, NULL, 0},
-        {"rate",    &rate,   sizeof rate,    NULL, 0},
-        {"step",    &step,   sizeof step,    NULL, 0},
-        {"loss",    &loss,   sizeof loss,    NULL, 0},
+        binding("tokens", tokens, sizeof tokens), binding("targets", targets, sizeof targets),
+        binding("rate", &rate, sizeof rate),      binding("step", &step, sizeof step),
+        binding("loss", &loss, sizeof loss),
     };
     mkdir(folder, 0777); /* or it is there */
     restore(folder);
-    struct run r = compile(g, extra, 5, 1);
+    struct run r = compile(g, extra, 5);
+    if (show_plan) {
+        char *plan = attend_plan_describe(r.plan, ATTEND_TEXT);
+        puts(plan ? plan : "no memory");
+        attend_free(plan);
+        return;
+    }
     FILE *losses = fopen(path_in(folder, "loss.txt"), "a"); /* a line a step */
     double begin = seconds(), mean = 0;
     if (!losses)
@@ -385,11 +285,11 @@ static void sample(attend_ctx *ctx, const char *folder, int length)
         model(g, attend_graph_input(g, "tokens", ATTEND_I32, ATTEND_SHAPE(1, LENGTH)));
     attend_graph_output(g, "logits", out);
     const attend_binding extra[] = {
-        {"tokens", window, sizeof window, NULL, 0},
-        {"logits", logits, sizeof logits, NULL, 0},
+        binding("tokens", window, sizeof window),
+        binding("logits", logits, sizeof logits),
     };
     restore(folder);
-    struct run r = compile(g, extra, 2, 1);
+    struct run r = compile(g, extra, 2);
     uint64_t state = 7;
     int n = 1;
     window[0] = '\n';
@@ -415,24 +315,39 @@ static void sample(attend_ctx *ctx, const char *folder, int length)
     end(&r);
 }
 
+/* Takes "--name VALUE", or "--name" where value is NULL, off the front of the arguments. */
+static bool option(int argc, char **argv, int *at, const char *name, const char **value)
+{
+    if (*at + (value != NULL) >= argc || strcmp(argv[*at], name) != 0)
+        return false;
+    if (value)
+        *value = argv[++*at];
+    ++*at;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     attend_ctx *ctx;
-    int at = 2, steps = 1000, bytes = 0;
-    if (argc > 3 && (strcmp(argv[2], "--steps") == 0 || strcmp(argv[2], "--sample") == 0)) {
-        *(argv[2][3] == 't' ? &steps : &bytes) = atoi(argv[3]);
-        at = 4;
-    }
-    if (argc < 2 || (at == argc && bytes == 0)) {
-        fprintf(stderr, "usage: gpt FOLDER [--steps N] TEXT... | gpt FOLDER --sample N\n");
+    const char *steps = "1000", *bytes = "0";
+    int at = 2;
+    while (option(argc, argv, &at, "--steps", &steps) ||
+           option(argc, argv, &at, "--sample", &bytes) ||
+           option(argc, argv, &at, "--device", &device) ||
+           (option(argc, argv, &at, "--plan", NULL) && (show_plan = true)))
+        ;
+    if (argc < 2 || (at == argc && atoi(bytes) <= 0)) {
+        fprintf(stderr,
+                "usage: gpt FOLDER [--device NAME] [--plan] [--steps N] TEXT... | gpt FOLDER "
+                "--sample N\n");
         return 2;
     }
     if (attend_ctx_new(NULL, &ctx) < 0)
         return 1;
-    if (bytes > 0)
-        sample(ctx, argv[1], bytes);
+    if (atoi(bytes) > 0)
+        sample(ctx, argv[1], atoi(bytes));
     else
-        train(ctx, argv[1], steps, argv + at, argc - at);
+        train(ctx, argv[1], atoi(steps), argv + at, argc - at);
     attend_ctx_free(ctx);
     return 0;
 }
