@@ -6,13 +6,6 @@
 #include "env.h"
 #include "opencl.h"
 
-static int usable(struct at_cl_device *d, struct at_err *e)
-{
-    return d->lost ? at_fail(e, ATTEND_EDEVICE, "%s was lost: this context cannot use it any more",
-                             d->device_name)
-                   : 0;
-}
-
 static int stream_new(const struct at_device *device, void **stream, struct at_err *e)
 {
     struct at_cl_device *d = at_cl_device_of(device);
@@ -107,7 +100,7 @@ static int upload(const struct at_device *device, void *stream, void *mem, int64
                   const void *host, int64_t bytes, struct at_err *e)
 {
     struct at_cl_device *d = at_cl_device_of(device);
-    int status = usable(d, e);
+    int status = at_cl_usable(d, e);
     if (status < 0)
         return status;
     cl_int code = d->cl->clEnqueueWriteBuffer(stream, mem, 0, (size_t)offset, (size_t)bytes, host,
@@ -119,7 +112,7 @@ static int download(const struct at_device *device, void *stream, void *host, vo
                     int64_t offset, int64_t bytes, struct at_err *e)
 {
     struct at_cl_device *d = at_cl_device_of(device);
-    int status = usable(d, e);
+    int status = at_cl_usable(d, e);
     if (status < 0)
         return status;
     cl_int code = d->cl->clEnqueueReadBuffer(stream, mem, 0, (size_t)offset, (size_t)bytes, host, 0,
@@ -130,7 +123,7 @@ static int download(const struct at_device *device, void *stream, void *host, vo
 static int finish(const struct at_device *device, void *stream, struct at_err *e)
 {
     struct at_cl_device *d = at_cl_device_of(device);
-    int status = usable(d, e);
+    int status = at_cl_usable(d, e);
     if (status < 0)
         return status;
     cl_int code = d->cl->clFinish(stream);

@@ -26,6 +26,7 @@ struct at_cl_device {
     cl_command_queue given; /* the caller's; NULL: each exec makes its own */
     bool in_place;          /* memory of the host is used where it is: tried, not believed */
     bool lost;
+    char lost_by[128]; /* the call that said so, and its code */
     struct at_program *program;
 };
 
@@ -42,6 +43,8 @@ const char *at_cl_error_name(cl_int code, char buf[48]);
 /* A status for a failed call: memory that is out, or a device that failed, which after some codes
  * is lost. */
 int at_cl_fail(struct at_cl_device *d, cl_int code, const char *what, struct at_err *e);
+/* 0, or that the device was lost, and by what. */
+int at_cl_usable(const struct at_cl_device *d, struct at_err *e);
 /* 0 where the device can be used; its context is made the first time. */
 int at_cl_open(struct at_cl_device *d, struct at_err *e);
 /* program.c */

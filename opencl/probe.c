@@ -204,8 +204,7 @@ int at_cl_open(struct at_cl_device *d, struct at_err *e)
     bool lost = d->lost, open = d->context != NULL;
     at_os_mutex_unlock(d->lock);
     if (lost)
-        return at_fail(e, ATTEND_EDEVICE, "%s was lost: this context cannot use it any more",
-                       d->device_name);
+        return at_cl_usable(d, e);
     return open ? 0 : at_cl_fail(d, code, "clCreateContext", e);
 }
 
@@ -269,6 +268,14 @@ const char *at_cl_error_name(cl_int code, char buf[48])
     return buf;
 }
 
+int at_cl_usable(const struct at_cl_device *d, struct at_err *e)
+{
+    return d->lost
+               ? at_fail(e, ATTEND_EDEVICE, "%s was lost (%s): this context cannot use it any more",
+                         d->device_name, d->lost_by)
+               : 0;
+}
+
 int at_cl_fail(struct at_cl_device *d, cl_int code, const char *what, struct at_err *e)
 {
     char name[48];
@@ -277,8 +284,10 @@ int at_cl_fail(struct at_cl_device *d, cl_int code, const char *what, struct at_
     at_cl_error_name(code, name);
     if (code == CL_MEM_OBJECT_ALLOCATION_FAILURE || code == CL_OUT_OF_HOST_MEMORY)
         return at_fail(e, ATTEND_ENOMEM, "%s: %s is out of memory: %s", d->device_name, what, name);
-    if (lost)
+    if (lost && !d->lost) {
         d->lost = true;
+        snprintf(d->lost_by, sizeof d->lost_by, "%.60s failed: %s", what, name);
+    }
     return at_fail(e, ATTEND_EDEVICE, "%s: %s failed: %s%s", d->device_name, what, name,
                    lost ? "; the device is lost to this context" : "");
 }

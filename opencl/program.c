@@ -185,8 +185,7 @@ int at_cl_launch(const struct at_device *device, void *stream, const struct at_g
     const struct at_kernel *k = l->kernel;
     size_t global[3], local[3] = {(size_t)l->items, 1, 1};
     if (d->lost)
-        return at_fail(e, ATTEND_EDEVICE, "%s was lost: this context cannot use it any more",
-                       d->device_name);
+        return at_cl_usable(d, e);
     if (l->items > k->items)
         return at_fail(e, ATTEND_EDEVICE,
                        "%s: kernel %s runs in groups of at most %lld items, wants %d",
