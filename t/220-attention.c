@@ -122,6 +122,19 @@ static attend_ctx *context(int threads)
     return ctx;
 }
 
+/* What drawn words of the slow suite showed. */
+static void test_found(attend_ctx *ctx)
+{
+    static const char *const words[] = {
+        /* a visible NaN whose weight is dropped is no hidden one */
+        "attention:f16:b1h8g2q97k63d64v100:causal-br:w22_inf:xscore600493:scale0.5:drop0.25:sinks:"
+        "bshd:nan:seed632",
+        "attention:f16:b3h4g2q33k2d1:causal-br:vk:bshd:strided:huge:nan:seed808", /* V is K */
+    };
+    for (size_t n = 0; n < NELEM(words); n++)
+        check_word(ctx, NULL, words[n]);
+}
+
 /* Problems of many work items, and one whose keys are split. */
 static void test_threads(attend_ctx *ctx)
 {
@@ -151,6 +164,7 @@ int main(void)
         check_word(ctx, NULL, *word);
     test_edges(ctx);
     test_drawn(ctx);
+    test_found(ctx);
     test_threads(ctx);
     attend_ctx_free(ctx);
     return done_testing();

@@ -2,8 +2,10 @@
 /* A property: whatever options meet, every device agrees with the reference within the computed
  * bound, hidden slots hold NaN, and nothing is written beside the outputs.  Words are drawn from a
  * seed; the first failure of a word says how to replay it.  t/920-random is the same with more
- * words.  t/730-random-grad is the same of gradients. */
+ * words, of which its arguments choose some: the first seed, and how many words.  t/730-random-grad
+ * is the same of gradients. */
 #include <math.h>
+#include <stdlib.h>
 
 #include "check_grads.h"
 #include "core.h"
@@ -143,15 +145,16 @@ static void check(attend_ctx *ctx, const char *word)
 #endif
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     attend_ctx *ctx;
     char word[AT_PROBLEM_WORD], err[320];
+    int seed = argc > 1 ? atoi(argv[1]) : 0, words = argc > 2 ? atoi(argv[2]) : WORDS;
     if (attend_ctx_new(NULL, &ctx) < 0)
         bail("no context");
-    for (int i = 0, refused = 0; i < WORDS && refused < 50 * WORDS;) {
+    for (int i = 0, refused = 0; i < words && refused < 50 * words;) {
         struct at_problem p = {.left = -1, .right = -1}, again;
-        state = (uint64_t)(i + refused);
+        state = (uint64_t)(seed + i + refused);
         draw_sizes(&p);
         draw_visible(&p);
         draw_rest(&p);

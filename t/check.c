@@ -595,7 +595,8 @@ static int64_t seen_by(const struct check *c, int64_t n, int64_t g, int64_t j)
     return count;
 }
 
-/* Key j of sequence n becomes NaN, its value NaN or infinity. */
+/* Key j of sequence n becomes NaN, its value NaN or infinity, but for a value that is its key: of
+ * an infinite key the score may be -inf, and whether that hides the value is left open. */
 static void poison_key(struct check *c, int64_t n, int64_t g, int64_t j)
 {
     float row[AT_MAX_HEAD];
@@ -610,7 +611,7 @@ static void poison_key(struct check *c, int64_t n, int64_t g, int64_t j)
         const struct at_view *v = &c->a[which].view;
         const int64_t dense[4] = {entry, g, at, 0}, packed[4] = {at, g, 0, 0};
         for (int64_t d = 0; d < AT_MAX_HEAD; d++)
-            row[d] = which == V && j % 2 ? INFINITY : NAN;
+            row[d] = which == V && !c->p->vk && j % 2 ? INFINITY : NAN;
         put_row(v, offset(v, v->rank == 4 ? dense : packed), row);
     }
 }

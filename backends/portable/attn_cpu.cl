@@ -100,8 +100,8 @@ AT_FN void softmax_step(float *p, int nk, float *m, float *l, float unit, at_vec
     *by0 = at_vexp2_or_0(m0 - r0), *by1 = at_vexp2_or_0(m1 - r1);
     at_vec l0 = at_vget(0, l) * *by0, l1 = at_vget(1, l) * *by1;
     for (int k = 0; k < nk; k++) {
-        at_vec p0 = at_vexp2_or_0(fma(at_vget(2 * k, p), (at_vec)(unit), -r0));
-        at_vec p1 = at_vexp2_or_0(fma(at_vget(2 * k + 1, p), (at_vec)(unit), -r1));
+        at_vec p0 = at_vweight(fma(at_vget(2 * k, p), (at_vec)(unit), -r0));
+        at_vec p1 = at_vweight(fma(at_vget(2 * k + 1, p), (at_vec)(unit), -r1));
         l0 += p0, l1 += p1;
         at_vput(p0, 2 * k, p), at_vput(p1, 2 * k + 1, p);
     }

@@ -86,7 +86,7 @@ AT_KERNEL AT_GROUP(64) void decode(const struct at_k_attn a, AT_ATTN_PARAMS)
         }
         AT_BARRIER();
         for (int k = t / ROWS; k < KEYS; k += 64 / ROWS) {
-            float p = at_exp(ps[k * ROWS + t % ROWS] - at_reference(top[t % ROWS]));
+            float p = at_weight(ps[k * ROWS + t % ROWS], at_reference(top[t % ROWS]));
             part += p;
             if (a.below && p > 0.0f)
                 p *= at_dropout(&a, &in, g, t % ROWS, j0 + k);

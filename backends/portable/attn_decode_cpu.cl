@@ -70,7 +70,7 @@ AT_KERNEL AT_GROUP(1) void decode_cpu(const struct at_k_attn a, AT_ATTN_PARAMS)
             float reference = at_reference(top), factor = at_exp(m[r] - reference);
             at_vec sum = 0.0f;
             for (int j = 0; j < KEYS / AT_LANES; j++) {
-                at_vec e = at_vexp2_or_0((at_vget(j, p + r * KEYS) - reference) * AT_LOG2E);
+                at_vec e = at_vweight((at_vget(j, p + r * KEYS) - reference) * AT_LOG2E);
                 sum += e;
                 at_vput(e, j, p + r * KEYS);
             }

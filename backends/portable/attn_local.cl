@@ -129,7 +129,7 @@ AT_KERNEL AT_GROUP(64) void attn_local(const struct at_k_attn a, AT_ATTN_PARAMS)
             for (int c = 0; c < AT_DV / 8; c++)
                 acc[r][c] *= factor;
             for (int e = 0; e < 4; e++) {
-                float p = at_exp(s[r][e] - reference);
+                float p = at_weight(s[r][e], reference);
                 l[r] += p;
                 ps[(4 * x + e) * PAD + 4 * y + r] = p;
             }

@@ -78,7 +78,7 @@ AT_KERNEL AT_GROUP(64) void attn_nolocal(const struct at_k_attn a, AT_ATTN_PARAM
             acc[c] *= factor;
 #pragma unroll 1
         for (int e = 0; e < KEYS; e++) { /* accumulate */
-            float p = at_exp((e == 0 ? s[0] : e == 1 ? s[1] : e == 2 ? s[2] : s[3]) - reference), by;
+            float p = at_weight(e == 0 ? s[0] : e == 1 ? s[1] : e == 2 ? s[2] : s[3], reference), by;
             l += p;
             if (AT_DEAD(p))
                 continue;

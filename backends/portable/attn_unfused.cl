@@ -64,7 +64,7 @@ AT_KERNEL AT_GROUP(64) void unfused_softmax(const struct at_k_attn a, AT_ATTN_PA
     at_sink(&a, &in, g, r, &m, &l, &factor);
     factor = l == 0.0f ? 0.0f : factor / l;
     for (int j = AT_ITEM; j < in.nk; j += 64) {
-        float p = at_exp(s[j] - reference) * factor;
+        float p = at_weight(s[j], reference) * factor;
         if (a.below && p > 0.0f)
             p *= at_dropout(&a, &in, g, r, j);
         s[j] = p;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What all shapes of attention share: sequences, keys and their places, what is done to a score, what
  * hides a key, dropout.  Packed row r of a KV group is query row r / R of head g R + r % R. */
-#define AT_DEAD(p) ((p) == 0.0f) /* the weight of a hidden key: its value is not looked at */
 #define AT_LOG2E 1.4426950408889634f
 
 #define AT_ATTN_INPUTS                                                                             \
@@ -255,6 +254,16 @@ AT_FN float at_exp(float x) /* of s - m, at most a little over 0 */
 AT_FN float at_reference(float m)
 {
     return m == -AT_INF ? 0.0f : m;
+}
+
+/* The weight of a hidden key is -0: its value is not looked at, whereas a weight that dropout or
+ * underflow made 0 makes NaN of a value that is not finite. */
+#define AT_HIDDEN (-0.0f)
+#define AT_DEAD(p) (at_float_bits(p) == 0x80000000u)
+
+AT_FN float at_weight(float s, float reference)
+{
+    return s == -AT_INF ? AT_HIDDEN : at_exp(s - reference);
 }
 
 /* ---- finish: the sink joins, O = acc / l and LSE = m + ln l ---- */

@@ -99,6 +99,11 @@ AT_FN at_vec at_vexp2_or_0(at_vec x) /* 0 where it would be less than 2^-126 */
     return x < -126.0f ? (at_vec)(0.0f) : at_vexp2(x);
 }
 
+AT_FN at_vec at_vweight(at_vec x) /* -0 for a hidden key */
+{
+    return x == -AT_INF ? (at_vec)(-0.0f) : at_vexp2_or_0(x);
+}
+
 AT_FN float at_vsum(at_vec x)
 {
 #if AT_LANES == 16
