@@ -102,10 +102,12 @@ static struct mma mma_of(const attend_plan *plan, const struct at_step *s, bool 
     int stages = at_gpu_of(s->device)->tensor_cores >= 80 ? 2 : 1;
     m.bf16 = plan->graph->tensor[s->in[AT_IN_Q]].type == ATTEND_BF16;
     m.terms = plan->precision == ATTEND_F16_P ? 1 : m.bf16 ? 3 : 2;
-    m.keys = head <= 64 ? 64 : 32;
+    m.keys = head <= 64 ? 64 : head <= 128 || stages == 2 ? 32 : 16;
     m.warps = split ? 1 : MMA_WARPS;
-    m.rows = m.warps * (!split && e.rows * e.ratio > 64 && head <= 128 ? 32 : 16);
-    m.bytes = 2 * (m.rows * m.dk + stages * m.keys * (m.dk + m.dv));
+    /* with 32 rows a warp, registers hold no more channels, or terms of weights */
+    bool wide = !split && e.rows * e.ratio > 64 && head <= (m.terms < 3 ? 128 : 64);
+    m.rows = m.warps * (wide ? 32 : 16);
+    m.bytes = 2 * (m.rows * m.dk + stages * m.keys * (m.dk + m.dv)) + 16;
     return m;
 }
 

@@ -31,6 +31,7 @@
 #endif
 #define K_BYTES (AT_KEYS * AT_DK * 2)
 #define V_BYTES (AT_KEYS * AT_DV * 2)
+#define TILE_BYTES (AT_ROWS * AT_DK * 2 + STAGES * (K_BYTES + V_BYTES)) /* 16 more are used */
 #define ALIGNED_Q 1 /* bits of args.aligned: rows that can be copied by 16 bytes */
 #define ALIGNED_K 2
 #define ALIGNED_V 4
@@ -38,12 +39,18 @@
 
 /* ---- shared memory: 16 bytes at a time ---- */
 
-/* Where chunk c + half of row r is, P chunks a row, c even where there is a half: a column's neighbours
- * are in different banks.  c is mostly a constant, and few sums depend on it. */
-template <int P> AT_FN at_u32 chunk_at(int r, int c, int half = 0)
+/* Where chunk c of row r is, P chunks a row: neighbours of a column are in different banks. */
+template <int P> constexpr int turn = P % 8 == 0 ? 8 : P % 4 == 0 ? 4 : 2;
+template <int P> AT_FN at_u32 chunk_at(int r, int c)
 {
-    constexpr int turn = P % 8 == 0 ? 8 : P % 4 == 0 ? 4 : 2;
-    return (at_u32)(r * P + c / turn * turn + ((c % turn | half) ^ (r / (8 / turn) & (turn - 1)))) * 16;
+    return (at_u32)(r * P + (c ^ (r / (8 / turn<P>)&(turn<P> - 1)))) * 16;
+}
+
+/* From where chunk 0 or 1 of a row is, where it is `chunks` (a constant, even) further on.  Tiles begin at
+ * multiples of 128 bytes. */
+template <int P> AT_FN at_u32 along(at_u32 at, int chunks)
+{
+    return (at ^ (at_u32)(chunks % turn<P> * 16)) + (at_u32)(chunks / turn<P> * turn<P> * 16);
 }
 
 struct chunk {
@@ -94,33 +101,61 @@ AT_FN int item_now()
     return x & (ITEMS - 1);
 }
 
-/* N rows of `channels` and zeros up to 8 P; row(r) is where row r begins, in elements, or -1 for zeros. */
+/* The first row of the group, and of the warp in it. */
+AT_FN int first_row(const struct at_k_attn *a)
+{
+#ifdef AT_SPLIT
+    return 0;
+#else
+    int x, n; /* later rows have more keys: they begin first */
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+    asm volatile("mov.u32 %0, %%nctaid.x;" : "=r"(n));
+    return (a->causal ? n - 1 - x : x) * AT_ROWS;
+#endif
+}
+
+AT_FN int warp_row()
+{
+    return item_now() / 32 * 16 * TILES;
+}
+
+/* What an item stages of rows of P chunks: chunk c of rows r, r + STEP<P> and so on. */
+template <int P> constexpr int STEP = ITEMS % P == 0 ? ITEMS / P : 0; /* 0: of no such rows */
+
+/* N rows of `channels` and zeros up to 8 P, of any alignment; row(r) is where row r begins, in elements, or
+ * -1 for zeros. */
 template <int N, int P, class Row>
 AT_FN void stage(at_u32 to, const uchar *from, int channels, int aligned, Row row)
 {
-    int item = item_now();
-#pragma unroll
-    for (int n = 0; n < (N * P + ITEMS - 1) / ITEMS; n++) {
-        int e = n * ITEMS + item, even = ITEMS % P == 0;
-        int r = even ? item / P + n * (ITEMS / P) : e / P, c = even ? item % P : e % P;
-        int left = channels - 8 * c;
-        if (N * P % ITEMS && r >= N)
-            break;
+    for (int e = item_now(); e < N * P; e += ITEMS) {
+        int r = e / P, c = e % P, left = channels - 8 * c;
         at_i64 at = row(r);
-        at_u32 place = to + chunk_at<P>(r, c);
         if (at < 0)
             at = left = 0;
         const unsigned short *p = (const unsigned short *)from + at + 8 * c;
         if (aligned) {
-            copy_chunk(place, left > 0 ? (const uchar *)p : from, left > 0);
+            copy_chunk(to + chunk_at<P>(r, c), left > 0 ? (const uchar *)p : from, left > 0);
         } else {
             chunk x;
             for (int i = 0; i < 4; i++) {
                 at_u32 lo = 2 * i < left ? p[2 * i] : 0, hi = 2 * i + 1 < left ? p[2 * i + 1] : 0;
                 x.w[i] = lo | hi << 16;
             }
-            store_chunk(place, x);
+            store_chunk(to + chunk_at<P>(r, c), x);
         }
+    }
+}
+
+/* The same where all N rows are there, aligned, and `stride` elements apart. */
+template <int N, int P> AT_FN void stage_whole(at_u32 to, const uchar *from, int channels, at_i64 stride)
+{
+    int item = item_now(), c = item % P, given = 8 * c < channels;
+    const uchar *p = from + 2 * (item / P * stride + 8 * c);
+#pragma unroll
+    for (int r = 0; r < N; r += STEP<P>) {
+        if (N % STEP<P> == 0 || r + item / P < N)
+            copy_chunk(to + chunk_at<P>(r + item / P, c), p, given);
+        p += 2 * STEP<P> * stride;
     }
 }
 
@@ -303,21 +338,17 @@ AT_FN void spread(float acc[TILES][AT_DV / 8][4], float p[TILES][AT_KEYS / 8][4]
 /* ---- the kernel ---- */
 
 /* x: row tile, or chunk; y: KV group; z: sequence. */
-AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_ATTN_PARAMS)
+AT_KERNEL void __launch_bounds__(ITEMS, 1) attn_mma(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
     extern __shared__ __align__(128) uchar local[];
     AT_ATTN_IN(in, AT_GROUP_Z)
     int g = (int)AT_GROUP_Y, rows = in.nq * in.ratio;
-#ifdef AT_SPLIT
-    int first = 0;
-#else /* later rows have more keys: they begin first */
-    int first = (int)(a.causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * AT_ROWS;
-#endif
+    int first = first_row(&a);
     if (first >= rows)
         return;
     int last = first + AT_ROWS < rows ? first + AT_ROWS - 1 : rows - 1;
     struct at_keys keys = at_key_range(&a, &in, first / in.ratio, last / in.ratio + 1);
-    int row0 = first + AT_ITEM / 32 * 16 * TILES; /* of the warp, and what it sees */
+    int row0 = first + warp_row(); /* of the warp, and what it sees */
 #ifdef AT_SPLIT
     at_i64 from = AT_GROUP_X * a.chunk, to = from + a.chunk;
     if (from >= keys.end)
@@ -337,12 +368,26 @@ AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_AT
     auto key = [&](int j) { return at_k_at(&a, &in, g, j, &by); };
     auto value = [&](int j) { return at_v_at(&a, &in, g, j, &by); };
 #else
-    at_i64 k0 = a.k.at + in.kb * a.k.stride[0] + g * a.k.stride[1] + in.k0 * a.k.stride[2];
-    at_i64 v0 = a.v.at + in.kb * a.v.stride[0] + g * a.v.stride[1] + in.k0 * a.v.stride[2];
-    auto key = [&](int j) { return k0 + j * a.k.stride[2]; };
-    auto value = [&](int j) { return v0 + j * a.v.stride[2]; };
+    at_i64 *begin = (at_i64 *)(local + TILE_BYTES); /* of keys and values: no registers for them, either */
+    if (AT_ITEM == 0) {
+        begin[0] = a.k.at + in.kb * a.k.stride[0] + g * a.k.stride[1] + in.k0 * a.k.stride[2];
+        begin[1] = a.v.at + in.kb * a.v.stride[0] + g * a.v.stride[1] + in.k0 * a.v.stride[2];
+    }
+    __syncthreads();
+    auto key = [&](int j) { return begin[0] + j * a.k.stride[2]; };
+    auto value = [&](int j) { return begin[1] + j * a.v.stride[2]; };
 #endif
     auto stage_tile = [&](int j0, int buffer) {
+#ifndef AT_PAGED
+        if (STEP<AT_DK / 8> > 0 && STEP<AT_DV / 8> > 0 && j0 >= keys.first && j0 + AT_KEYS <= keys.end &&
+            (a.aligned & (ALIGNED_K | ALIGNED_V)) == (ALIGNED_K | ALIGNED_V)) {
+            if constexpr (STEP<AT_DK / 8> > 0 && STEP<AT_DV / 8> > 0) {
+                stage_whole<AT_KEYS, AT_DK / 8>(sk + buffer * K_BYTES, in.k + 2 * key(j0), a.dk, a.k.stride[2]);
+                stage_whole<AT_KEYS, AT_DV / 8>(sv + buffer * V_BYTES, in.v + 2 * value(j0), a.dv, a.v.stride[2]);
+            }
+            return;
+        }
+#endif
         stage<AT_KEYS, AT_DK / 8>(sk + buffer * K_BYTES, in.k, a.dk, a.aligned & ALIGNED_K, [&](int r) {
             return j0 + r >= keys.first && j0 + r < keys.end ? key(j0 + r) : -1;
         });
@@ -381,17 +426,19 @@ AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_AT
         if (!strange && (j0 >= mine.end || j0 + AT_KEYS <= mine.first))
             continue;
 
-        /* scores */
+        /* scores: where a lane's rows of fragments begin */
+        at_u32 q_at = sq + chunk_at<AT_DK / 8>(warp_row() + lane % 16, lane / 16);
+        at_u32 k_at = tk + chunk_at<AT_DK / 8>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
         float s[TILES][AT_KEYS / 8][4] = {};
 #pragma unroll
         for (int k = 0; k < AT_DK / 16; k++) {
             at_u32 q[TILES][4], b[4];
 #pragma unroll
             for (int t = 0; t < TILES; t++)
-                load4(q[t], sq + chunk_at<AT_DK / 8>(row0 - first + 16 * t + lane % 16, 2 * k, lane / 16));
+                load4(q[t], along<AT_DK / 8>(q_at, 2 * k) + 16 * t * AT_DK * 2);
 #pragma unroll
             for (int n = 0; n < AT_KEYS / 16; n++) {
-                load4(b, tk + chunk_at<AT_DK / 8>(16 * n + lane % 8 + lane / 16 * 8, 2 * k, lane / 8 % 2));
+                load4(b, along<AT_DK / 8>(k_at, 2 * k) + 16 * n * AT_DK * 2);
 #pragma unroll
                 for (int t = 0; t < TILES; t++) {
                     mma(s[t][2 * n], q[t], b[0], b[1]);
@@ -407,6 +454,7 @@ AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_AT
 #endif
         if (edit || partial) {
             AT_ATTN_IN(in, AT_GROUP_Z) /* looked up again: registers are scarce in the loop */
+            int row0 = first_row(&a) + warp_row(), rows = in.nq * in.ratio;
 #pragma unroll
             for (int t = 0; t < TILES; t++)
 #pragma unroll
@@ -473,7 +521,7 @@ AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_AT
                         *p = exp2_fast(*p * c - reference);
                         l[t][h] += *p;
 #ifdef AT_DROPOUT
-                        if (at_dropout(&a, &in, g, row0 + 16 * t + 8 * h + lane / 4,
+                        if (at_dropout(&a, &in, g, first_row(&a) + warp_row() + 16 * t + 8 * h + lane / 4,
                                        j0 + 8 * n + lane % 4 * 2 + e) == 0.0f)
                             *p = 0.0f;
 #endif
@@ -487,6 +535,7 @@ AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_AT
             clear_strange<AT_DV / 8>(tv);
             __syncthreads();
         }
+        at_u32 v_at = tv + chunk_at<AT_DV / 8>(lane % 16, lane / 16);
 #pragma unroll
         for (int k = 0; k < AT_KEYS / 16; k++) {
             at_u32 p[AT_TERMS][TILES][4], b[4];
@@ -497,7 +546,7 @@ AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_AT
                     take_term(p[i][t], s[t], k, i + 1 == AT_TERMS);
 #pragma unroll
             for (int n = 0; n < AT_DV / 16; n++) {
-                load4_turned(b, tv + chunk_at<AT_DV / 8>(16 * k + lane % 16, 2 * n, lane / 16));
+                load4_turned(b, along<AT_DV / 8>(v_at, 2 * n) + 16 * k * AT_DV * 2);
 #pragma unroll
                 for (int i = 0; i < AT_TERMS; i++)
 #pragma unroll
@@ -513,6 +562,7 @@ AT_KERNEL void __launch_bounds__(ITEMS) attn_mma(const struct at_k_attn a, AT_AT
     /* finish */
     AT_ATTN_IN(end, AT_GROUP_Z)
     int lane = item_now() % 32;
+    row0 = first_row(&a) + warp_row();
 #pragma unroll
     for (int t = 0; t < TILES; t++)
 #pragma unroll
