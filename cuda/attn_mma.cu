@@ -294,21 +294,23 @@ template <int P> AT_FN void clear_strange(at_u32 v)
 AT_FN void spread(float acc[TILES][AT_DV / 8][4], float p[TILES][AT_KEYS / 8][4], at_u32 v)
 {
     int lane = AT_ITEM % 32;
-    at_u32 weights[TILES][2] = {}; /* bits: which of the lane's are not 0 */
+    at_u32 weights[TILES][2] = {}, zeros[TILES][2] = {}; /* bits: of keys that are seen, and with weight 0 */
 #pragma unroll
     for (int e = 0; e < TILES * AT_KEYS / 2; e++) {
         int t = e / (AT_KEYS / 2), n = e / 4 % (AT_KEYS / 8), i = e % 4;
-        weights[t][i / 2] |= (at_u32)(p[t][n][i] != 0.0f) << (2 * n + i % 2);
+        weights[t][i / 2] |= (at_u32)!AT_DEAD(p[t][n][i]) << (2 * n + i % 2);
+        zeros[t][i / 2] |= (at_u32)(p[t][n][i] == 0.0f) << (2 * n + i % 2);
     }
 #pragma unroll 1
     for (int j = 0; j < AT_KEYS; j++) {
-        at_u32 seen[TILES][2], any = 0;
+        at_u32 seen[TILES][2], zero[TILES][2], any = 0;
+        int from = lane / 4 * 4 + j % 8 / 2, bit = j / 8 * 2 + j % 2;
 #pragma unroll
         for (int t = 0; t < TILES; t++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                at_u32 all = __shfl_sync(0xffffffffu, weights[t][h], lane / 4 * 4 + j % 8 / 2);
-                seen[t][h] = all >> (j / 8 * 2 + j % 2) & 1;
+                seen[t][h] = __shfl_sync(0xffffffffu, weights[t][h], from) >> bit & 1;
+                zero[t][h] = __shfl_sync(0xffffffffu, zeros[t][h], from) >> bit & 1;
                 any |= seen[t][h];
             }
         if (!__any_sync(0xffffffffu, any))
@@ -329,7 +331,7 @@ AT_FN void spread(float acc[TILES][AT_DV / 8][4], float p[TILES][AT_KEYS / 8][4]
 #pragma unroll
                     for (int h = 0; h < 2; h++)
                         if (seen[t][h])
-                            acc[t][n][2 * h + e] += x;
+                            acc[t][n][2 * h + e] += zero[t][h] ? 0.0f * x : x;
             }
         }
     }
@@ -508,33 +510,39 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) attn_mma(const struct at_k_attn a, AT
                         acc[t][n][2 * h + 1] *= factor[t][h];
                     }
                 }
+        auto weigh = [&](bool mark) { /* mark: hidden keys, by AT_HIDDEN */
 #pragma unroll
-        for (int t = 0; t < TILES; t++)
+            for (int t = 0; t < TILES; t++)
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                float reference = at_reference(m[t][h]) * c - SHIFT;
+                for (int h = 0; h < 2; h++) {
+                    float reference = at_reference(m[t][h]) * c - SHIFT;
 #pragma unroll
-                for (int n = 0; n < AT_KEYS / 8; n++)
+                    for (int n = 0; n < AT_KEYS / 8; n++)
 #pragma unroll
-                    for (int e = 0; e < 2; e++) {
-                        float *p = &s[t][n][2 * h + e];
-                        *p = exp2_fast(*p * c - reference);
-                        l[t][h] += *p;
+                        for (int e = 0; e < 2; e++) {
+                            float *p = &s[t][n][2 * h + e];
+                            *p = mark && *p == -AT_INF ? AT_HIDDEN : exp2_fast(*p * c - reference);
+                            l[t][h] += *p;
 #ifdef AT_DROPOUT
-                        if (at_dropout(&a, &in, g, first_row(&a) + warp_row() + 16 * t + 8 * h + lane / 4,
-                                       j0 + 8 * n + lane % 4 * 2 + e) == 0.0f)
-                            *p = 0.0f;
+                            if (at_dropout(&a, &in, g, first_row(&a) + warp_row() + 16 * t + 8 * h + lane / 4,
+                                           j0 + 8 * n + lane % 4 * 2 + e) == 0.0f &&
+                                !AT_DEAD(*p))
+                                *p = 0.0f;
 #endif
-                    }
-            }
-
-        /* accumulate */
-        if (strange) {
+                        }
+                }
+        };
+        if (!strange) {
+            weigh(false);
+        } else {
+            weigh(true);
             spread(acc, s, tv);
             __syncthreads();
             clear_strange<AT_DV / 8>(tv);
             __syncthreads();
         }
+
+        /* accumulate */
         at_u32 v_at = tv + chunk_at<AT_DV / 8>(lane % 16, lane / 16);
 #pragma unroll
         for (int k = 0; k < AT_KEYS / 16; k++) {

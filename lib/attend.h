@@ -641,8 +641,8 @@ typedef struct attend_plan attend_plan;
 
 /* What a kernel may do to products, if it is faster: exact: nothing (they are of the stored types,
  * and sums are f32); tf32: f32 operands rounded to 10 bits; int8: activations that meet quantised
- * weights rounded to 8 bits for each 32 of a row; f16_p: attention's weights in f16.  A kernel may
- * always do better.  The plan says which kernels do what. */
+ * weights rounded to 8 bits for each 32 of a row; f16_p: attention's weights in f16, or in
+ * bf16 where values are.  A kernel may always do better.  The plan says which kernels do what. */
 typedef enum attend_precision {
     ATTEND_EXACT = 0,
     ATTEND_TF32 = 1,

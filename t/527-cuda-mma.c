@@ -120,7 +120,8 @@ static void test_word(attend_ctx *ctx, const char *word)
 #define KEYS 70
 #define D 16
 
-static void run(attend_ctx *ctx, const char *device, void *q, void *k, void *v, float *o)
+static void run(attend_ctx *ctx, const char *device, float dropout, attend_precision precision,
+                void *q, void *k, void *v, float *o)
 {
     attend_plan *plan = NULL;
     attend_exec *x = NULL;
@@ -130,7 +131,9 @@ static void run(attend_ctx *ctx, const char *device, void *q, void *k, void *v, 
     attend_attention_opts_init(&opts);
     attend_compile_opts_init(&c);
     c.device = device;
+    c.precision = precision;
     opts.mask.causal = true;
+    opts.dropout = dropout;
     opts.mask.align = ATTEND_BOTTOM_RIGHT;
     attend_tensor tq = attend_graph_input(g, "q", ATTEND_F16, ATTEND_SHAPE(1, 1, ROWS, D));
     attend_tensor tk = attend_graph_input(g, "k", ATTEND_F16, ATTEND_SHAPE(1, 1, KEYS, D));
@@ -151,8 +154,8 @@ static void run(attend_ctx *ctx, const char *device, void *q, void *k, void *v, 
 }
 
 /* Rows from 10 on see NaN in channel 3, from 15 on inf in channel 4, from 20 on -inf, too, in 4 and
- * 5: what each row sees, and nothing else, shows. */
-static void test_seen(attend_ctx *ctx)
+ * 5: what each row sees, and nothing else, shows.  A weight that was dropped makes NaN of them. */
+static void test_seen(attend_ctx *ctx, float dropout)
 {
     static uint16_t q[ROWS * D], k[KEYS * D], v[KEYS * D];
     static float want[ROWS * D], got[ROWS * D];
@@ -166,8 +169,8 @@ static void test_seen(attend_ctx *ctx)
     v[(first + 10) * D + 3] = 0x7e00;
     v[(first + 15) * D + 4] = 0x7c00;
     v[(first + 20) * D + 4] = v[(first + 20) * D + 5] = 0xfc00;
-    run(ctx, "ref", q, k, v, want);
-    run(ctx, "cuda:0", q, k, v, got);
+    run(ctx, "ref", dropout, ATTEND_EXACT, q, k, v, want);
+    run(ctx, "cuda:0", dropout, ATTEND_EXACT, q, k, v, got);
     int wrong = 0, strange = 0;
     for (int i = 0; i < ROWS * D; i++) {
         bool same = isnan(want[i])   ? isnan(got[i])
@@ -178,8 +181,30 @@ static void test_seen(attend_ctx *ctx)
             diag("row %d channel %d: got %g, want %g", i / D, i % D, (double)got[i],
                  (double)want[i]);
     }
-    is_int(wrong, 0, "infinities and NaN show where they are seen");
+    is_int(wrong, 0, "infinities and NaN show where they are seen, dropout %g", (double)dropout);
     is_int(strange, 30 + 25 + 20, "and there are some");
+}
+
+/* With f16_p a weight is off by 2^-11 of itself, and values are below 1. */
+static void test_half_weights(attend_ctx *ctx)
+{
+    static uint16_t q[ROWS * D], k[KEYS * D], v[KEYS * D];
+    static float want[ROWS * D], exact[ROWS * D], got[ROWS * D];
+    float worst = 0;
+    for (int i = 0; i < ROWS * D; i++)
+        q[i] = (uint16_t)(0x3000 + i * 37 % 1024);
+    for (int i = 0; i < KEYS * D; i++) {
+        k[i] = (uint16_t)(0x3000 + i * 53 % 2048);
+        v[i] = (uint16_t)(0x3800 + i * 29 % 1024);
+    }
+    run(ctx, "ref", 0, ATTEND_EXACT, q, k, v, want);
+    run(ctx, "cuda:0", 0, ATTEND_EXACT, q, k, v, exact);
+    run(ctx, "cuda:0", 0, ATTEND_F16_P, q, k, v, got);
+    for (int i = 0; i < ROWS * D; i++)
+        worst = fmaxf(worst, fabsf(got[i] - want[i]));
+    ok(worst <= 0x1p-11f + 1e-5f, "weights in f16 where f16_p asks for them: off by %g",
+       (double)worst);
+    ok(memcmp(exact, got, sizeof got) != 0, "and only there");
 }
 
 int main(int argc, char **argv)
@@ -197,7 +222,7 @@ int main(int argc, char **argv)
         for (size_t n = 0; n < NELEM(all_bf16) && slow && quick[i].cc >= 80; n++)
             test_word(ctx, all_bf16[n]);
         if (quick[i].cc == 80)
-            test_seen(ctx);
+            test_seen(ctx, 0), test_seen(ctx, 0.5f), test_half_weights(ctx);
         close_device(ctx, quick[i].cc);
     }
     return done_testing();
