@@ -260,20 +260,24 @@ static void list_chunks(struct schedule *d, const struct at_simd *t)
     }
 }
 
-/* Late rows see the most keys under causality, so they come first. */
-static void list_panels(struct schedule *d, const struct at_simd *t)
+/* Late rows see the most keys under causality, so they come first; the first rows, last in the
+ * list, are cut smaller where threads wait for each other at the end. */
+static void list_panels(struct schedule *d, const struct at_simd *t, int threads)
 {
     int64_t rows = d->panels * t->rows_per_panel, blocks = 0;
+    int64_t few = threads > 1 ? at_ceil_div(d->panels, 4) * t->rows_per_panel : rows;
     for (int64_t n = 0; n < d->a.nseq; n++)
         blocks = at_max(blocks, at_ceil_div(d->seq[n].nq * at_cpu_attn_ratio(&d->a), rows));
     for (int64_t i = blocks - 1; i >= 0; i--)
         for (int64_t n = 0; n < d->a.nseq; n++) {
-            int64_t all = d->seq[n].nq * at_cpu_attn_ratio(&d->a);
-            if (takes_dots(t, &d->a, &d->seq[n]) || i * rows >= all)
+            int64_t all = d->seq[n].nq * at_cpu_attn_ratio(&d->a),
+                    step = i > 0 || blocks == 1 ? rows : few;
+            if (takes_dots(t, &d->a, &d->seq[n]))
                 continue;
             for (int64_t g = 0; g < d->a.ng; g++)
-                d->item[d->nitem++] = (struct at_item){(int32_t)n, (int32_t)g, i * rows,
-                                                       at_min(rows, all - i * rows)};
+                for (int64_t r = i * rows; r < at_min(all, (i + 1) * rows); r += step)
+                    d->item[d->nitem++] =
+                        (struct at_item){(int32_t)n, (int32_t)g, r, at_min(step, all - r)};
         }
 }
 
@@ -324,7 +328,7 @@ static int bind(struct attend_exec *x, const struct at_step *s)
         list_rows(d, t);
     } else {
         list_chunks(d, t); /* first, so that an item's place is its partial's */
-        list_panels(d, t);
+        list_panels(d, t, x->ctx->exec.slots);
     }
     d->valid = true;
     return 0;

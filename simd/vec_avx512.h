@@ -299,8 +299,12 @@ INLINE VQ add_pairs(VQ sum, __m512i pairs)
 /* By its name to the assembler: the rest of this code runs without it. */
 INLINE VQ vnni(VQ sum, VQ a, VQ b)
 {
+#ifdef AT_SIMD_EMULATED /* t/simde */
+    return _mm512_dpbusd_epi32(sum, a, b);
+#else
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;
+#endif
 }
 INLINE VQ vq_dot_u4(VQ sum, VQ a, VQ b, int dot)
 {
