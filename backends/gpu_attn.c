@@ -104,8 +104,9 @@ static struct mma mma_of(const attend_plan *plan, const struct at_step *s, bool 
     m.terms = plan->precision == ATTEND_F16_P ? 1 : m.bf16 ? 3 : 2;
     m.keys = head <= 64 ? 64 : head <= 128 || stages == 2 ? 32 : 16;
     m.warps = split ? 1 : MMA_WARPS;
-    /* with 32 rows a warp, registers hold no more channels, or terms of weights */
-    bool wide = !split && e.rows * e.ratio > 64 && head <= (m.terms < 3 ? 128 : 64);
+    /* with 32 rows a warp, registers hold no more channels, terms of weights, or dropout's words */
+    bool wide = !split && e.rows * e.ratio > 64 && head <= (m.terms < 3 ? 128 : 64) &&
+                !(s->p->attention.dropout > 0);
     m.rows = m.warps * (wide ? 32 : 16);
     m.bytes = 2 * (m.rows * m.dk + stages * m.keys * (m.dk + m.dv)) + 16;
     return m;
