@@ -52,6 +52,11 @@ struct at_memory {
     /* May kernels use these bytes of memory that the caller made?  NULL: of no such memory. */
     int (*borrow)(const struct at_device *d, void *mem, int64_t at, int64_t bytes,
                   struct at_err *e);
+    /* A place in the stream, for traces, or NULL; `elapsed` gives the nanoseconds from one to a
+     * later one once the stream is finished, -1: unknown. */
+    void *(*mark)(const struct at_device *d, void *stream);
+    int64_t (*elapsed)(const struct at_device *d, void *from, void *to);
+    void (*unmark)(const struct at_device *d, void *mark);
 };
 
 #define AT_MAX_DEVICES 64 /* of a context */

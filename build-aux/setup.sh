@@ -58,9 +58,16 @@ missing_neon()
     { has qemu-aarch64-static || has qemu-aarch64; } || echo qemu-user-static
 }
 
+# For ./check --cross: a compiler for Windows and what runs its programs.
+missing_windows()
+{
+    has x86_64-w64-mingw32-gcc || echo gcc-mingw-w64-x86-64
+    has wine || echo wine wine64
+}
+
 # The Debian packages that this machine lacks, found by what they bring rather than by name, so that
 # another system or a compiler of one's own serves as well.  $wanted_model, where it is set, is the file
-# that will be wanted instead of $model; $for_tests, where it is set, asks for what tests run on.
+# that will be wanted instead of $model; $for_tests, where it is set, asks for what tests run on, and $for_windows likewise.
 missing_packages()
 {
     { has gcc || has cc; } || echo gcc
@@ -74,7 +81,9 @@ missing_packages()
     pkg-config --exists libprotobuf-c 2>/dev/null || echo libprotobuf-c-dev
     has protoc-c || echo protobuf-c-compiler
     pkg-config --exists jansson 2>/dev/null || echo libjansson-dev
+    pkg-config --exists libpng 2>/dev/null || echo libpng-dev
     [ -n "$for_tests" ] && missing_opencl && missing_neon
+    [ -n "$for_windows" ] && missing_windows
     [ -f "${wanted_model:-$model}" ] && { [ -x $python ] || [ -z "$ATTEND_FIXTURES" ]; } && return
     python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
     [ -f /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates

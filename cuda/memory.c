@@ -213,5 +213,52 @@ static int finish(const struct at_device *device, void *stream, struct at_err *e
     return status;
 }
 
-const struct at_memory at_cuda_memory = {stream_new, stream_free, alloc,    wrap,
-                                         mem_free,   upload,      download, finish, NULL};
+/* ---- marks ---- */
+
+static void *mark(const struct at_device *device, void *stream)
+{
+    struct at_cuda_device *d = at_cuda_device_of(device);
+    struct at_cuda_entry entry;
+    struct at_err e;
+    cu_event event = NULL;
+    if (at_cuda_enter(d, &entry, &e) == 0 && !d->cu->event_create(&event, 0) &&
+        d->cu->event_record(event, stream)) {
+        d->cu->event_destroy(event);
+        event = NULL;
+    }
+    at_cuda_leave(d, &entry);
+    return event;
+}
+
+static int64_t elapsed(const struct at_device *device, void *from, void *to)
+{
+    struct at_cuda_device *d = at_cuda_device_of(device);
+    struct at_cuda_entry entry;
+    struct at_err e;
+    float ms = 0;
+    bool known = at_cuda_enter(d, &entry, &e) == 0 && !d->cu->event_elapsed(&ms, from, to);
+    at_cuda_leave(d, &entry);
+    return known ? (int64_t)((double)ms * 1e6) : -1;
+}
+
+static void unmark(const struct at_device *device, void *event)
+{
+    struct at_cuda_device *d = at_cuda_device_of(device);
+    struct at_cuda_entry entry;
+    if (at_cuda_enter_last(d, &entry)) {
+        d->cu->event_destroy(event);
+        at_cuda_leave(d, &entry);
+    }
+}
+
+const struct at_memory at_cuda_memory = {.stream_new = stream_new,
+                                         .stream_free = stream_free,
+                                         .alloc = alloc,
+                                         .wrap = wrap,
+                                         .free = mem_free,
+                                         .upload = upload,
+                                         .download = download,
+                                         .finish = finish,
+                                         .mark = mark,
+                                         .elapsed = elapsed,
+                                         .unmark = unmark};

@@ -126,6 +126,26 @@ typedef struct attend_executor {
     int slots;
 } attend_executor;
 
+/* What a run did, from `begin` to `end`, in nanoseconds of one clock: a step of the plan as the
+ * host walked it, one of its work items (a tile, or a range of rows) as a thread did it, or a step
+ * as a device's own clock saw it (OpenCL and CUDA), the copies before it included. */
+typedef enum attend_span_kind {
+    ATTEND_SPAN_STEP,
+    ATTEND_SPAN_ITEM,
+    ATTEND_SPAN_DEVICE
+} attend_span_kind;
+typedef struct attend_span {
+    size_t size; /* sizeof(attend_span) of the library: what is new comes at its end */
+    attend_span_kind kind;
+    int step, thread;     /* of the plan; of items: 0 is the caller's */
+    int64_t item;         /* -1: it is no item */
+    int64_t begin, end;   /* ns */
+    const char *op, *row; /* operator and kernel row, as attend_plan_describe has them */
+    const char *device;   /* as attend_device_get names it */
+    const char *label;    /* attend_graph_label's, or NULL */
+    const void *exec;     /* whose run it is */
+} attend_span;
+
 typedef struct attend_ctx_opts {
     size_t size;                /* sizeof(attend_ctx_opts); set by init */
     int threads;                /* 0: ATTEND_THREADS, else the processors this process may use */
@@ -133,6 +153,10 @@ typedef struct attend_ctx_opts {
     attend_executor executor;   /* parallel_for == NULL: a pool of `threads` owned by the context */
     void (*log)(void *arg, const char *line); /* NULL: nothing is logged */
     void *log_arg;
+    /* NULL, or called after each span of every run, by the thread that did it, several at a time;
+     * those of a device come when the run is waited for.  Strings live as long as the plan. */
+    void (*trace)(void *arg, const attend_span *span);
+    void *trace_arg;
 } attend_ctx_opts;
 
 ATTEND_API void attend_ctx_opts_init(attend_ctx_opts *opts);

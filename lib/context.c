@@ -98,6 +98,8 @@ int attend_ctx_new(const attend_ctx_opts *opts, attend_ctx **out)
     ctx->mem = o.allocator;
     ctx->log = o.log;
     ctx->log_arg = o.log_arg;
+    ctx->trace = o.trace;
+    ctx->trace_arg = o.trace_arg;
     int status = start_threads(ctx, &o);
     if (status == 0)
         status = probe(ctx);

@@ -539,6 +539,8 @@ struct attend_ctx {
     int threads;
     void (*log)(void *arg, const char *line);
     void *log_arg;
+    void (*trace)(void *arg, const attend_span *span);
+    void *trace_arg;
     struct at_device *device; /* in the order of attend_device_get; it never moves */
     int ndevice, neager; /* neager: those of backends that are not lazy, known from the start */
     int chosen;          /* index of what "auto" takes */
@@ -655,7 +657,25 @@ struct attend_exec {
     uint64_t binds;          /* how many there were */
     int64_t schedules;       /* how often a list of work or of blocks was made: tests count it */
     _Atomic int fault;       /* a bad index was met in this run; the sentence is in err */
+    const struct at_step *running;
+    struct at_trace *trace; /* marks in the device's stream; NULL: none are wanted */
 };
+
+/* ---- trace.c: for attend_ctx_opts.trace; without one, nothing but the checks of that ---- */
+
+int at_trace_new(struct attend_exec *x); /* after at_transfer_new */
+void at_trace_free(struct attend_exec *x);
+void at_trace_begin(struct attend_exec *x); /* of a run */
+int64_t at_trace_open(struct attend_exec *x, const struct at_step *s);
+void at_trace_close(struct attend_exec *x, const struct at_step *s, int64_t begin);
+void at_trace_end(struct attend_exec *x); /* once the device is done */
+/* Stands for fn in at_parallel: arg is a struct at_traced. */
+struct at_traced {
+    const struct attend_exec *x;
+    void (*fn)(void *arg, int64_t item, int slot);
+    void *arg;
+};
+void at_trace_item(void *arg, int64_t item, int slot);
 /* ---- transfer.c ------------------------------------------------------------------------------ */
 
 /* Where the bytes of a root tensor are, for an exec whose device has memory of its own. */

@@ -47,6 +47,8 @@ int attend_exec_new(attend_plan *plan, attend_exec **out)
     for (int i = 0; i < g->dims.nsym; i++)
         x->sym[i] = g->dims.sym[i].min == g->dims.sym[i].max ? g->dims.sym[i].min : -1;
     int status = plan->device->memory ? at_transfer_new(x) : 0;
+    if (status == 0)
+        status = at_trace_new(x);
     if (status < 0) {
         attend_exec_free(x);
         return status;
@@ -60,6 +62,7 @@ void attend_exec_free(attend_exec *x)
     if (!x)
         return;
     attend_ctx *ctx = x->ctx;
+    at_trace_free(x);
     at_transfer_free(x);
     at_free(ctx, x->sym);
     at_free(ctx, x->view);
@@ -510,11 +513,13 @@ static bool cancelled(const attend_exec *x)
 
 static int run_step(attend_exec *x, const struct at_step *s)
 {
+    int64_t begin = at_trace_open(x, s);
     int status = x->transfer ? at_transfer_before(x, s) : 0;
     if (status == 0)
         status = s->row->run(x, s);
     if (status == 0 && x->transfer)
         at_transfer_after(x, s);
+    at_trace_close(x, s, begin);
     return status;
 }
 
@@ -549,6 +554,7 @@ int attend_submit(attend_exec *x, attend_fence *fence)
     atomic_store_explicit(&x->fault, 0, memory_order_relaxed);
     if (x->transfer)
         at_transfer_begin(x);
+    at_trace_begin(x);
     int status = walk(x);
     if (status < 0 && x->transfer)
         at_transfer_wait(x); /* what was enqueued may still use the caller's memory */
@@ -593,6 +599,11 @@ static void unless_cancelled(void *arg, int64_t item, int slot)
 int at_parallel(attend_exec *x, int64_t n, void (*fn)(void *arg, int64_t item, int slot), void *arg)
 {
     const attend_executor *e = &x->ctx->exec;
+    struct at_traced t = {x, fn, arg};
+    if (x->ctx->trace) {
+        fn = at_trace_item;
+        arg = &t;
+    }
     struct guarded g = {fn, arg, x->cancel, 0};
     if (x->cancel) {
         fn = unless_cancelled;

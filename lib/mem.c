@@ -13,7 +13,7 @@ static void *libc_alloc(size_t bytes)
 {
     if (bytes >= LARGE)
         return at_os_alloc_pages(bytes);
-    return aligned_alloc(AT_ALIGN, (bytes + AT_ALIGN - 1) / AT_ALIGN * AT_ALIGN);
+    return at_os_alloc(AT_ALIGN, bytes);
 }
 
 static void libc_free(void *p, size_t bytes)
@@ -21,7 +21,7 @@ static void libc_free(void *p, size_t bytes)
     if (bytes >= LARGE)
         at_os_free_pages(p);
     else
-        free(p);
+        at_os_free(p);
 }
 
 void *at_alloc(attend_ctx *ctx, int64_t bytes)

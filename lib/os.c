@@ -236,6 +236,16 @@ bool at_os_is_terminal(int fd)
 
 /* ---- memory ---- */
 
+void *at_os_alloc(size_t align, size_t size)
+{
+    return aligned_alloc(align, (size + align - 1) / align * align);
+}
+
+void at_os_free(void *p)
+{
+    free(p);
+}
+
 /* From malloc rather than mmap, so that sanitizers and valgrind see its ends. */
 void *at_os_alloc_pages(size_t size)
 {

@@ -433,5 +433,7 @@ static int judge(struct attend_exec *x)
 int at_transfer_wait(struct attend_exec *x)
 {
     int status = finish(x);
+    if (status == 0)
+        at_trace_end(x);
     return status < 0 ? status : judge(x);
 }

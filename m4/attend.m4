@@ -22,6 +22,8 @@ AC_DEFUN([AT_FLAGS], [m4_foreach_w([at_flag], [$2], [AT_FLAG([$1], m4_defn([at_f
 # It says nothing about the machine that will run the program: that is asked at run time.
 AC_DEFUN([AT_ISA],
 [m4_pushdef([AT_NAME], m4_toupper([$1]))dnl
+AC_ARG_ENABLE([$1], [AS_HELP_STRING([--disable-$1], [leave out kernels for $1])],
+              [AS_VAR_IF([enable_$1], [no], [at_cv_isa_$1=no])])
 AC_CACHE_CHECK([whether $CC can compile for $1], [at_cv_isa_$1],
 [at_save_CFLAGS=$CFLAGS
 CFLAGS="$CFLAGS $2"
@@ -30,4 +32,13 @@ AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[#include <$3>]], [[$4]])],
 CFLAGS=$at_save_CFLAGS])
 AS_VAR_IF([at_cv_isa_$1], [yes], [AC_DEFINE([HAVE_SIMD_]AT_NAME, [1], [kernels for $1 are built])])
 AM_CONDITIONAL([SIMD_]AT_NAME, [test "$at_cv_isa_$1" = yes])
+m4_popdef([AT_NAME])])
+
+# AT_SWITCH(NAME, WHAT): --disable-NAME leaves WHAT out: the conditional NAME in capitals is false, and
+# AT_NO_NAME is defined.
+AC_DEFUN([AT_SWITCH],
+[m4_pushdef([AT_NAME], m4_toupper([$1]))dnl
+AC_ARG_ENABLE([$1], [AS_HELP_STRING([--disable-$1], [leave out $2])], [], [enable_$1=yes])
+AS_VAR_IF([enable_$1], [no], [AC_DEFINE([AT_NO_]AT_NAME, [1], [$1 is left out])])
+AM_CONDITIONAL(AT_NAME, [test "$enable_$1" != no])
 m4_popdef([AT_NAME])])

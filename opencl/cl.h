@@ -55,6 +55,8 @@ enum {
     CL_DEVICE_VERSION = 0x102f,
     CL_DEVICE_EXTENSIONS = 0x1030,
     CL_CONTEXT_DEVICES = 0x1081,
+    CL_QUEUE_PROFILING_ENABLE = 2,
+    CL_PROFILING_COMMAND_END = 0x1283,
     CL_QUEUE_CONTEXT = 0x1090,
     CL_QUEUE_DEVICE = 0x1091,
     CL_QUEUE_PROPERTIES = 0x1093,
@@ -121,6 +123,10 @@ enum { CL_MEM_READ_WRITE = 1, CL_MEM_USE_HOST_PTR = 8 };
     X(cl_int, clEnqueueCopyBuffer,                                                                 \
       (cl_command_queue, cl_mem, cl_mem, size_t, size_t, size_t, cl_uint, const cl_event *,        \
        cl_event *))                                                                                \
+    X(cl_int, clEnqueueMarkerWithWaitList,                                                         \
+      (cl_command_queue, cl_uint, const cl_event *, cl_event *))                                   \
+    X(cl_int, clGetEventProfilingInfo, (cl_event, cl_uint, size_t, void *, size_t *))              \
+    X(cl_int, clReleaseEvent, (cl_event))                                                          \
     X(cl_int, clFlush, (cl_command_queue))                                                         \
     X(cl_int, clFinish, (cl_command_queue))
 

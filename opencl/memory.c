@@ -19,7 +19,8 @@ static int stream_new(const struct at_device *device, void **stream, struct at_e
         *stream = d->given;
         return 0;
     }
-    *stream = d->cl->clCreateCommandQueue(d->context, d->id, 0, &code);
+    *stream = d->cl->clCreateCommandQueue(d->context, d->id,
+                                          d->ctx->trace ? CL_QUEUE_PROFILING_ENABLE : 0, &code);
     return *stream ? 0 : at_cl_fail(d, code, "clCreateCommandQueue", e);
 }
 
@@ -130,6 +131,29 @@ static int finish(const struct at_device *device, void *stream, struct at_err *e
     return code ? at_cl_fail(d, code, "clFinish", e) : 0;
 }
 
+static void *mark(const struct at_device *device, void *stream)
+{
+    cl_event event = NULL;
+    struct at_cl_device *d = at_cl_device_of(device);
+    return d->cl->clEnqueueMarkerWithWaitList(stream, 0, NULL, &event) ? NULL : event;
+}
+
+/* A caller's queue may keep no times. */
+static int64_t elapsed(const struct at_device *device, void *from, void *to)
+{
+    struct at_cl_device *d = at_cl_device_of(device);
+    cl_ulong a, b;
+    bool known =
+        !d->cl->clGetEventProfilingInfo(from, CL_PROFILING_COMMAND_END, sizeof a, &a, NULL) &&
+        !d->cl->clGetEventProfilingInfo(to, CL_PROFILING_COMMAND_END, sizeof b, &b, NULL);
+    return known && b >= a ? (int64_t)(b - a) : -1;
+}
+
+static void unmark(const struct at_device *device, void *event)
+{
+    at_cl_device_of(device)->cl->clReleaseEvent(event);
+}
+
 const struct at_memory at_cl_memory = {.stream_new = stream_new,
                                        .stream_free = stream_free,
                                        .alloc = alloc,
@@ -138,7 +162,10 @@ const struct at_memory at_cl_memory = {.stream_new = stream_new,
                                        .upload = upload,
                                        .download = download,
                                        .finish = finish,
-                                       .borrow = borrow};
+                                       .borrow = borrow,
+                                       .mark = mark,
+                                       .elapsed = elapsed,
+                                       .unmark = unmark};
 
 /* Does the device see what the host writes into memory that a buffer was made of, and the host what
  * the device writes, without a map?  Only then nothing needs to be copied.  Asked of CPUs. */

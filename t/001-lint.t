@@ -37,9 +37,9 @@ lines()
 library="lib backends cuda opencl simd models"
 all="$library tools bench t examples"
 
-none "only lib/os.c includes system headers" "$(
-    lines '^ *# *include *<(unistd|pthread|dlfcn|time|fcntl|sched|signal|dirent|poll|sys/|windows)' \
-        $library tools bench | grep -v '^lib/os\.c:')"
+none "only lib/os.c and lib/os_win.c include system headers" "$(
+    lines '^ *# *include *<(unistd|pthread|dlfcn|time|fcntl|sched|signal|dirent|poll|io\.h|process\.h|malloc\.h|sys/|windows)' \
+        $library tools bench | grep -v -e '^lib/os\.c:' -e '^lib/os_win\.c:')"
 none "only lib/env.c reads the environment" "$(
     lines '\<getenv *\(' $all | grep -v -e '^lib/env\.c:' -e '^t/cuemu/config\.c:')"
 none "intrinsics are inside simd/" "$(

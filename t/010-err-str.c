@@ -2,6 +2,7 @@
 /* Statuses and sentences, checked allocation, growable text. */
 #include "tap.h"
 #include "core.h"
+#include "os.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,7 @@ static void *count_alloc(void *arg, size_t bytes, size_t align)
         return NULL;
     c->blocks++;
     c->bytes += (int64_t)bytes;
-    return aligned_alloc(align, (bytes + align - 1) / align * align);
+    return at_os_alloc(align, bytes);
 }
 
 static void count_free(void *arg, void *p, size_t bytes)
@@ -54,7 +55,7 @@ static void count_free(void *arg, void *p, size_t bytes)
     struct counter *c = arg;
     c->blocks--;
     c->bytes -= (int64_t)bytes;
-    free(p);
+    at_os_free(p);
 }
 
 static void test_mem(attend_ctx *ctx, const char *whose)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Execs: what bind refuses and says, what run refuses, what a run must not do. */
 #include "graph_help.h"
+#include "os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -324,10 +325,9 @@ static int64_t allocations;
 
 static void *count_alloc(void *arg, size_t bytes, size_t align)
 {
-    void *p = NULL;
     (void)arg;
     allocations++;
-    return posix_memalign(&p, align, bytes) ? NULL : p;
+    return at_os_alloc(align, bytes);
 }
 
 static void count_free(void *arg, void *p, size_t bytes)
@@ -335,7 +335,7 @@ static void count_free(void *arg, void *p, size_t bytes)
     (void)arg;
     (void)bytes;
     allocations++;
-    free(p);
+    at_os_free(p);
 }
 
 static void no_allocation(int threads, const char *device)

@@ -2,6 +2,7 @@
 /* Memory that runs out: each allocation on the way from a context to a run fails once.  Every call
  * says so, nothing crashes, nothing is lost. */
 #include "graph_help.h"
+#include "os.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +13,8 @@ static int64_t calls, fail_at, live;
 
 static void *hook_alloc(void *arg, size_t bytes, size_t align)
 {
-    void *p = NULL;
-    if (arg != &calls || ++calls == fail_at || posix_memalign(&p, align, bytes) != 0)
-        return NULL;
-    live++;
+    void *p = arg != &calls || ++calls == fail_at ? NULL : at_os_alloc(align, bytes);
+    live += p != NULL;
     return p;
 }
 
@@ -24,7 +23,7 @@ static void hook_free(void *arg, void *p, size_t bytes)
     (void)arg;
     memset(p, 0xdd, bytes); /* the size is the one that was asked for */
     live--;
-    free(p);
+    at_os_free(p);
 }
 
 /* ---- a graph that reaches each kind of memory ---- */

@@ -3,6 +3,7 @@
  * alone, as one of many rows, and in a batch.  Without the option that is not promised; that a run
  * here would notice is seen by one that differs. */
 #include "graph_help.h"
+#include "setenv.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -4,6 +4,7 @@
 #include "attend.h"
 #include "env.h"
 #include "kernel.h"
+#include "setenv.h"
 
 #include <stdio.h>
 

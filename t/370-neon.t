@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The block functions of NEON on any machine: a cross build, run under qemu-user.  `make check-neon` runs more
+# The block functions of NEON on any machine: a cross build, run under qemu-user.  `make check-aarch64` runs more
 # tests, in a build of its own.
 srcdir=${srcdir:-$(dirname "$0")/..}
 . "$srcdir/t/other_isa.sh"

@@ -4,6 +4,7 @@
  * refused with a sentence. */
 #include "gen_gguf.h"
 #include "models.h"
+#include "os.h"
 #include "tap.h"
 
 #include <math.h>
@@ -458,14 +459,14 @@ static void *sparing_alloc(void *arg, size_t bytes, size_t align)
     (void)arg;
     if (allowed-- <= 0)
         return NULL;
-    return aligned_alloc(align, (bytes + align - 1) / align * align);
+    return at_os_alloc(align, bytes);
 }
 
 static void sparing_free(void *arg, void *p, size_t bytes)
 {
     (void)arg;
     (void)bytes;
-    free(p);
+    at_os_free(p);
 }
 
 /* Whichever allocation fails, there is a sentence, and nothing is left (as ASan sees). */

@@ -82,6 +82,44 @@ static void test_page(void)
     ok(end && !strstr(end + 1, "</script>"), "a text cannot end the script");
 }
 
+/* A file's first n bytes are these. */
+static bool begins(const char *name, const char *bytes, size_t n)
+{
+    char path[100], head[16] = "";
+    snprintf(path, sizeof path, FOLDER "/%s", name);
+    FILE *f = fopen(path, "rb");
+    size_t got = f ? fread(head, 1, sizeof head, f) : 0;
+    if (f)
+        fclose(f);
+    return got >= n && memcmp(head, bytes, n) == 0;
+}
+
+static void test_pictures(void)
+{
+    float w[2 * 3 * 4] = {1, 0, 0, 0, 0, 1};
+    const attend_array a = {
+        .type = ATTEND_F32, .shape = ATTEND_SHAPE(2, 3, 4), .data = w, .bytes = sizeof w};
+    if (attend_npy_write(FOLDER "/w.npy", &a, err, sizeof err) < 0)
+        bail("%s", err);
+    gen_write_file(FOLDER, "rows", "x\ny\n", 4);
+    gen_write_file(FOLDER, "cols", "a\nb\n\xc3\xa9\nd", 8);
+    if (program_run("map --weights w.npy --labels rows,cols -o two.png") != 0 &&
+        strstr(program_err, "without libpng")) {
+        skip("%s", program_err);
+        return;
+    }
+    ok(begins("two.png", "\x89PNG\r\n\x1a\n", 8),
+       "weights of a file with two axes of tokens: a picture");
+    is_int(program_run("map -m tiny.gguf 'hello world' -o model.png --quiet"), 0, "a model's");
+    ok(begins("model.png", "\x89PNG\r\n\x1a\n", 8), "are a picture, too");
+    program_run("map --weights w.npy --labels cols -o no.png");
+    program_said(1, "attend map: w.npy: 3 x 4 weights for 4 x 4 tokens");
+    program_run("map --weights w.npy -o no.png");
+    program_said(2, "attend map: --labels is missing: which tokens are these?");
+    program_run("map --weights w.npy --labels rows -o no.html");
+    program_said(2, "attend map: --weights: the picture of a file is a .png");
+}
+
 static void test_refusals(void)
 {
     static const struct {
@@ -117,6 +155,7 @@ int main(void)
     if (strstr(program_err, "built without"))
         skip_all("%s", program_err);
     test_language_model();
+    test_pictures();
     program_run("embed -m . -o e.npy < tiny.gguf");
     if (strstr(program_err, "built without")) {
         skip("%s", program_err);

@@ -5,6 +5,7 @@
 #define T_KERNEL_H
 
 #include "half.h"
+#include "os.h"
 #include "quant.h"
 #include "simd.h"
 #include "tap.h"
@@ -33,7 +34,7 @@ static inline int64_t pick(int64_t n)
 /* n bytes, `offset` past a 64-byte boundary, between canaries that released() looks at. */
 static inline void *taken(int64_t n, int64_t offset)
 {
-    char *p = aligned_alloc(64, (size_t)(n + offset + 256 + 63) / 64 * 64);
+    char *p = at_os_alloc(64, (size_t)(n + offset + 256 + 63) / 64 * 64);
     if (!p)
         bail("no memory");
     memset(p, 0x5a, (size_t)(n + offset + 256 + 63) / 64 * 64);
@@ -58,7 +59,7 @@ static inline bool released(void *at, int64_t offset)
         clean &= p[e] == 0x5a;
     for (int64_t e = 0; e < 64; e++)
         clean &= ((char *)at)[n + e] == 0x5a;
-    free(p);
+    at_os_free(p);
     return clean;
 }
 

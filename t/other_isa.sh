@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # What the tests of instruction sets that this machine lacks share: t/310-attn-blocks.c is built in $folder with
 # the few sources that it needs, by $cc with $flags.  Sourced.
-sources="lib/env.c lib/expr.c lib/quant.c lib/str.c lib/type.c simd/select.c t/tap.c t/310-attn-blocks.c"
+sources="lib/env.c lib/expr.c lib/os.c lib/quant.c lib/str.c lib/type.c simd/select.c t/tap.c t/310-attn-blocks.c"
 
 skip()
 {

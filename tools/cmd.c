@@ -2,6 +2,7 @@
 /* Command lines against tables of flags; messages; the context that every verb opens. */
 #include "cmd.h"
 #include "page.h"
+#include "trace.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -14,6 +15,7 @@
 static const struct cmd_flag common[] = {
     {"--device",  "NAME", "where to run, as \"attend devices\" lists it, or auto (auto)", NULL},
     {"--threads", "N",    "how many threads (the processors there are)",                  NULL},
+    {"--trace",   "FILE", "what ran when, for ui.perfetto.dev",                           NULL},
     {"--json",    NULL,   "results for programs: an object, or one a line",               NULL},
     {"--quiet",   NULL,   "no progress on stderr",                                        NULL},
     {"--help",    NULL,   "this",                                                         NULL},
@@ -228,6 +230,21 @@ static int run_parsed(const struct cmd_line *l)
     return status == CMD_DONE ? l->verb->run(l) : status;
 }
 
+/* A failed run leaves no file. */
+static int run_traced(struct cmd_line *l)
+{
+    char err[400];
+    const char *path = cmd_value(l, "--trace");
+    if (path && trace_open(&l->trace, path, err, sizeof err) < 0)
+        return cmd_fail(l, NULL, "%s", err);
+    int status = run_parsed(l);
+    if (l->trace && status != CMD_DONE)
+        trace_discard(l->trace);
+    else if (l->trace && trace_close(l->trace, err, sizeof err) < 0)
+        status = cmd_fail(l, NULL, "%s", err);
+    return status;
+}
+
 int cmd_run(const struct cmd_verb *verb, int argc, char **argv, bool plan)
 {
     struct cmd_line l = {.verb = verb, .plan = plan};
@@ -237,7 +254,7 @@ int cmd_run(const struct cmd_verb *verb, int argc, char **argv, bool plan)
     if (!l.given || !l.arg)
         cmd_fail(&l, NULL, "no memory for the command line");
     else if ((status = parse(&l, argc, argv)) == CMD_DONE)
-        status = run_parsed(&l);
+        status = run_traced(&l);
     free(l.given);
     free(l.arg);
     return status;
@@ -384,6 +401,10 @@ int cmd_context(const struct cmd_line *l, attend_ctx **ctx)
     if (!cmd_has(l, "--quiet")) {
         opts.log = print_log;
         opts.log_arg = name;
+    }
+    if (l->trace) {
+        opts.trace = trace_span;
+        opts.trace_arg = l->trace;
     }
     int status = attend_ctx_new(&opts, ctx);
     if (status < 0)

@@ -37,7 +37,8 @@ struct cmd_line {
     } * given;                    /* in the order in which they were given */
     const char **arg;             /* what is not a flag */
     int ngiven, narg;
-    bool plan; /* print the plan instead of running it */
+    bool plan;           /* print the plan instead of running it */
+    struct trace *trace; /* of --trace, or NULL */
 };
 
 extern const struct cmd_verb *const cmd_verbs[]; /* attend.c; ends with NULL */

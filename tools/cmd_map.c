@@ -12,11 +12,15 @@
 
 static const struct cmd_flag flags[] = {
     MODEL_FLAGS,
-    {"-o",     "OUT",
-      "OUT.html, a page to look at; OUT.png; OUT.npy, f32 (layers, heads, tokens, tokens)", NULL},
-    {"-f",     "FILE", "the text is in a file",                                            NULL},
-    {"--pool", "R,C",  "maps of R x C cells: sums over keys of means over rows",           NULL},
-    {NULL,     NULL,   NULL,                                                               NULL},
+    {"-o",        "OUT",
+      "OUT.html, a page to look at; OUT.png; OUT.npy, f32 (layers, heads, tokens, tokens)",   NULL},
+    {"-f",        "FILE",        "the text is in a file",                                    NULL},
+    {"--pool",    "R,C",         "maps of R x C cells: sums over keys of means over rows",   NULL},
+    {"--weights", "W.npy",
+      "instead of a model: weights of any, f32 (layers, heads, rows, columns) or fewer axes", NULL},
+    {"--labels",  "R.txt,C.txt",
+      "their tokens, one a line: of rows, and of columns if they are others",                 NULL},
+    {NULL,        NULL,          NULL,                                                       NULL},
 };
 
 /* Cells of a picture or a page, in all its maps together. */
@@ -133,6 +137,8 @@ static int make_labels(struct job *j)
             t[0] = ' ';
         }
     }
+    j->map.ncol = j->map.n;
+    j->map.column = j->map.label;
     return j->map.label ? CMD_DONE : cmd_fail(j->map.l, NULL, "no memory for labels");
 }
 
@@ -225,8 +231,26 @@ static int write_out(struct job *j)
     return j->kind == HTML ? map_write_page(&j->map, j->out) : map_write_png(&j->map, j->out);
 }
 
+static int run_files(struct job *j)
+{
+    const struct cmd_line *l = j->map.l;
+    if (j->file || l->narg)
+        return cmd_wrong(l,
+                         "--weights shows what is in a file: neither -m nor a text goes with it");
+    int status = read_kind(j);
+    if (status == CMD_DONE && j->kind != PNG)
+        return cmd_wrong(l, "--weights: the picture of a file is a .png");
+    if (status == CMD_DONE)
+        status = map_read_files(&j->map);
+    return status == CMD_DONE ? map_write_png(&j->map, j->out) : status;
+}
+
 static int run_job(struct job *j)
 {
+    if (cmd_has(j->map.l, "--weights"))
+        return run_files(j);
+    if (!j->file)
+        return cmd_wrong(j->map.l, "-m is missing: which model?");
     int status = read_kind(j);
     if (status == CMD_DONE)
         status = read_text(j);
@@ -238,15 +262,10 @@ static int run_job(struct job *j)
 static int run(const struct cmd_line *l)
 {
     struct job j = {.map.l = l, .file = cmd_value(l, "-m"), .out = cmd_value(l, "-o")};
-    if (!j.file)
-        return cmd_wrong(l, "-m is missing: which model?");
-    const char *slash = strrchr(j.file, '/');
+    const char *slash = j.file ? strrchr(j.file, '/') : NULL;
     j.map.model = slash && slash[1] ? slash + 1 : j.file;
     int status = run_job(&j);
-    for (int64_t i = 0; j.map.label && i < j.map.n; i++)
-        free(j.map.label[i]);
-    free(j.map.label);
-    attend_free(j.map.cells.data);
+    map_free(&j.map);
     attend_tokenizer_free(j.tokenizer);
     attend_bert_free(j.bert);
     model_close(&j.model);
@@ -257,7 +276,8 @@ static int run(const struct cmd_line *l)
 
 const struct cmd_verb cmd_map = {
     "map",
-    "-m MODEL.gguf|DIR \"TEXT\" -o OUT.html|.png|.npy",
+    "-m MODEL.gguf|DIR \"TEXT\" -o OUT.html|.png|.npy [flags], or --weights W.npy --labels "
+    "R.txt,C.txt -o OUT.png",
     "what a model looks at: its attention weights",
     flags,
     run,

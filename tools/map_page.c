@@ -98,9 +98,3 @@ int map_write_page(const struct map *m, const char *file)
         return cmd_fail(m->l, NULL, "%s", err);
     return CMD_DONE;
 }
-
-int map_write_png(const struct map *m, const char *file)
-{
-    (void)file;
-    return cmd_fail(m->l, NULL, "this version cannot write pictures");
-}
