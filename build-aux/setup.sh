@@ -67,7 +67,8 @@ missing_windows()
 
 # The Debian packages that this machine lacks, found by what they bring rather than by name, so that
 # another system or a compiler of one's own serves as well.  $wanted_model, where it is set, is the file
-# that will be wanted instead of $model; $for_tests, where it is set, asks for what tests run on, and $for_windows likewise.
+# that will be wanted instead of $model; $for_tests and $for_windows, where they are set, ask for what
+# tests run on.
 missing_packages()
 {
     { has gcc || has cc; } || echo gcc
