@@ -26,7 +26,7 @@ from problem import SHAPES, TYPES, Problem, Unsupported
 
 MODULES = (torch_peer, ort_peer, openvino_peer, ggml_peer, openblas_peer)
 ENOUGH = 4e6  # nanoseconds of one measurement
-HOPELESS = 8  # times the best: such a peer is measured once
+HOPELESS = 8  # times the best peer: such a one is measured once
 LONG = 5e8  # nanoseconds after which a first call is not repeated before it counts
 
 
@@ -82,10 +82,10 @@ def measure(p, attend, args):
             absent[name] = str(e)
         except Exception as e:  # a peer that fails is no reason to stop
             absent[name] = "failed: " + " ".join(str(e).split())[:200]
-    best = min(r.first for r in runners)
+    best = min((r.first for r in runners[1:]), default=0)
     for round in range(args.reps):
         for r in runners:
-            if round == 0 or r.first < args.hopeless * best:
+            if round == 0 or r is runners[0] or r.first < args.hopeless * best:
                 r.ns.append(r.time())
     return report(p, runners, absent)
 
