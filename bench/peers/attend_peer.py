@@ -18,7 +18,7 @@ class Shape(c.Structure):
 
 class Binding(c.Structure):
     _fields_ = [("name", c.c_char_p), ("data", c.c_void_p), ("bytes", c.c_int64),
-                ("stride", c.c_void_p), ("value", c.c_int64)]
+                ("stride", c.c_void_p), ("value", c.c_int64), ("on_device", c.c_int)]
 
 
 class CtxOpts(c.Structure):  # the first fields
@@ -101,7 +101,7 @@ class Attend:
         self.must(lib.attend_compile(g, None, c.byref(plan)), lib.attend_graph_error(g))
         self.must(lib.attend_exec_new(plan, c.byref(run)))
         lib.attend_graph_free(g)
-        bind = (Binding * len(arrays))(*[Binding(name.encode(), x.ctypes.data, x.nbytes, None, 0)
+        bind = (Binding * len(arrays))(*[Binding(name.encode(), x.ctypes.data, x.nbytes, None, 0, 0)
                                          for name, x in arrays.items()])
         self.must(lib.attend_bind(run, bind, len(arrays)), lib.attend_exec_error(run))
         call = lib.attend_run
