@@ -10,10 +10,10 @@ static int run(attend_exec *exec, int64_t tokens, float *x, const float *bias, f
 {
     const int64_t bytes = HEADS * tokens * CHANNELS * (int64_t)sizeof(float);
     const attend_binding bind[] = {
-        {"tokens", NULL,         0,                              NULL, tokens}, /* the dimension */
-        {"x",      x,            bytes,                          NULL, 0     },
-        {"bias",   (void *)bias, HEADS * (int64_t)sizeof(float), NULL, 0     },
-        {"o",      o,            bytes,                          NULL, 0     },
+        {.name = "tokens",      .value = tokens                        }, /* the dimension */
+        { .name = "x",            .data = x,                          .bytes = bytes},
+        { .name = "bias", .data = (void *)bias, .bytes = HEADS * (int64_t)sizeof(float)},
+        { .name = "o",            .data = o,                          .bytes = bytes},
     };
     return attend_bind(exec, bind, 4) < 0 ? -1 : attend_run(exec);
 }

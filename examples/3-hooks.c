@@ -54,8 +54,8 @@ static int run(attend_ctx *ctx, volatile int *stop)
         status = attend_exec_new(plan, &exec);
     if (status == 0) {
         const attend_binding bind[] = {
-            {"x", x, sizeof x, NULL, 0},
-            {"o", o, sizeof o, NULL, 0}
+            {.name = "x", .data = x, .bytes = sizeof x},
+            {.name = "o", .data = o, .bytes = sizeof o},
         };
         attend_exec_cancel(exec, stop);
         status = attend_bind(exec, bind, 2);
