@@ -9,12 +9,14 @@ enum { HEADS = 2, CHANNELS = 4, MOST = 64 };
 static int run(attend_exec *exec, int64_t tokens, float *x, const float *bias, float *o)
 {
     const int64_t bytes = HEADS * tokens * CHANNELS * (int64_t)sizeof(float);
+    /* clang-format off */
     const attend_binding bind[] = {
-        {.name = "tokens",      .value = tokens                        }, /* the dimension */
-        { .name = "x",            .data = x,                          .bytes = bytes},
-        { .name = "bias", .data = (void *)bias, .bytes = HEADS * (int64_t)sizeof(float)},
-        { .name = "o",            .data = o,                          .bytes = bytes},
+        {.name = "tokens", .value = tokens},
+        {.name = "x", .data = x, .bytes = bytes},
+        {.name = "bias", .data = (void *)bias, .bytes = HEADS * (int64_t)sizeof(float)},
+        {.name = "o", .data = o, .bytes = bytes},
     };
+    /* clang-format on */
     return attend_bind(exec, bind, 4) < 0 ? -1 : attend_run(exec);
 }
 
