@@ -218,5 +218,7 @@ get_nvrtc()
 
 setup()
 {
-    mkdir -p $build && install_packages && configure_build && compile
+    mkdir -p $build && install_packages && configure_build || return 1
+    [ -z "$for_tests" ] || get_nvrtc || say "There is no NVRTC: no PTX is embedded, and tests that compile CUDA kernels are skipped."
+    compile
 }

@@ -28,7 +28,7 @@ static bool take_functions(struct at_cuda_compiler *c)
     return true;
 }
 
-static bool open_compiler(struct at_cuda_compiler *c, const char *name)
+bool at_cuda_compiler_open(struct at_cuda_compiler *c, const char *name)
 {
     char err[200];
     int major = 0, minor = 0;
@@ -54,11 +54,11 @@ void at_cuda_compiler_find(struct at_cuda_compiler *c, int driver)
     const char *asked = at_env(AT_ENV_LIBNVRTC);
     struct at_cuda_compiler newer = {.lib = NULL};
     if (asked) {
-        open_compiler(c, asked);
+        at_cuda_compiler_open(c, asked);
         return;
     }
     for (int i = 0; i < AT_LEN(names); i++) {
-        if (!open_compiler(c, names[i]))
+        if (!at_cuda_compiler_open(c, names[i]))
             continue;
         if (c->version / 1000 <= driver / 1000) {
             at_os_lib_keep(newer.lib);
@@ -81,7 +81,7 @@ void at_cuda_compiler_find(struct at_cuda_compiler *c, int driver)
 int at_cuda_compiler_target(const struct at_cuda_compiler *c, int capability)
 {
     int n = 0, best = 0, arch[64];
-    if (c->nvrtc.arch_count(&n) || n > AT_LEN(arch) || c->nvrtc.archs(arch))
+    if (!c->lib || c->nvrtc.arch_count(&n) || n > AT_LEN(arch) || c->nvrtc.archs(arch))
         return 0;
     for (int i = 0; i < n; i++)
         if (arch[i] <= capability && arch[i] > best)
@@ -111,11 +111,10 @@ static int compile_failed(struct at_cuda_device *d, nvrtc_program p, const char 
 }
 
 /* "-DDV=64 -DAT_B=0" as options of their own, in words. */
-static int split_defines(const char *defines, char *words, size_t size, const char **option,
-                         int most)
+static int split_words(const char *options, char *words, size_t size, const char **option, int most)
 {
     int n = 0;
-    snprintf(words, size, "%s", defines);
+    snprintf(words, size, "%s", options);
     for (char *p = words; *p && n < most;) {
         p += strspn(p, " ");
         if (!*p)
@@ -148,17 +147,17 @@ static int take_output(struct at_cuda_device *d, nvrtc_program p, bool real, cha
                    real ? "cubin" : "PTX");
 }
 
-int at_cuda_compile(struct at_cuda_device *d, const char *text, const char *defines,
+int at_cuda_compile(struct at_cuda_device *d, const char *text, const char *options,
                     const char *arch, char **out, size_t *bytes, struct at_err *e)
 {
     const struct at_nvrtc *n = &d->compiler->nvrtc;
-    const char *option[24] = {NULL, "--std=c++17", "-lineinfo"};
-    char target[48], words[sizeof((struct at_gpu_source *)0)->defines];
+    const char *option[24] = {NULL, "--std=c++17"};
+    char target[48], words[sizeof((struct at_gpu_source *)0)->defines + 16];
     nvrtc_program p = NULL;
     *out = NULL;
     snprintf(target, sizeof target, "--gpu-architecture=%s", arch);
     option[0] = target;
-    int count = 3 + split_defines(defines, words, sizeof words, option + 3, AT_LEN(option) - 3);
+    int count = 2 + split_words(options, words, sizeof words, option + 2, AT_LEN(option) - 2);
     if (n->create(&p, text, "attend.cu", 0, NULL, NULL))
         return at_fail(e, ATTEND_ENOMEM, "%s: nvrtcCreateProgram failed", d->device_name);
     int status = n->compile(p, count, option)

@@ -65,6 +65,7 @@ enum { CU_JIT_ERROR_LOG = 5, CU_JIT_ERROR_LOG_SIZE = 6 };
     X(mem_alloc, cuMemAlloc_v2, (cu_deviceptr *, size_t))                                          \
     X(mem_free, cuMemFree_v2, (cu_deviceptr))                                                      \
     X(mem_info, cuMemGetInfo_v2, (size_t *, size_t *))                                             \
+    X(mem_range, cuMemGetAddressRange_v2, (cu_deviceptr *, size_t *, cu_deviceptr))                \
     X(copy_in, cuMemcpyHtoDAsync_v2, (cu_deviceptr, const void *, size_t, cu_stream))              \
     X(copy_out, cuMemcpyDtoHAsync_v2, (void *, cu_deviceptr, size_t, cu_stream))                   \
     X(copy, cuMemcpyDtoDAsync_v2, (cu_deviceptr, cu_deviceptr, size_t, cu_stream))                 \
@@ -80,6 +81,7 @@ enum { CU_JIT_ERROR_LOG = 5, CU_JIT_ERROR_LOG_SIZE = 6 };
     X(stream_create, cuStreamCreate, (cu_stream *, unsigned))                                      \
     X(stream_destroy, cuStreamDestroy_v2, (cu_stream))                                             \
     X(stream_synchronize, cuStreamSynchronize, (cu_stream))                                        \
+    X(stream_context, cuStreamGetCtx, (cu_stream, cu_context *))                                   \
     X(stream_wait, cuStreamWaitEvent, (cu_stream, cu_event, unsigned))                             \
     X(event_create, cuEventCreate, (cu_event *, unsigned))                                         \
     X(event_record, cuEventRecord, (cu_event, cu_stream))                                          \

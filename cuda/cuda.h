@@ -34,7 +34,10 @@ struct at_cuda_device {
     struct at_os_mutex *lock;
     cu_context context;
     bool lost;
-    bool ptx_only; /* it has refused a cubin */
+    bool ptx_only;   /* it has refused a cubin */
+    cu_stream given; /* the caller's, where has_given, for all execs; NULL is the legacy stream */
+    bool has_given;
+    int streams; /* of execs, so far */
     struct at_program *program;
     struct at_cuda_block *block; /* memory: memory.c */
 };
@@ -67,11 +70,13 @@ int at_cuda_fail(struct at_cuda_device *d, cu_result code, const char *what, str
 
 /* compiler.c */
 void at_cuda_compiler_find(struct at_cuda_compiler *c, int driver);
+/* The one of a name, or why not. */
+bool at_cuda_compiler_open(struct at_cuda_compiler *c, const char *name);
 /* A program's text for an architecture such as "sm_90" or "compute_90": a cubin for the first, PTX
- * for the second, from at_alloc. */
-int at_cuda_compile(struct at_cuda_device *d, const char *text, const char *defines,
+ * for the second, from at_alloc.  Options are words such as -DAT_B=0. */
+int at_cuda_compile(struct at_cuda_device *d, const char *text, const char *options,
                     const char *arch, char **out, size_t *bytes, struct at_err *e);
-/* The newest architecture of the compiler's that the device can run; 0 none. */
+/* The newest architecture of the compiler's that the device can run; 0 none, or no compiler. */
 int at_cuda_compiler_target(const struct at_cuda_compiler *c, int capability);
 
 /* program.c */

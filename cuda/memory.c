@@ -34,7 +34,13 @@ static int stream_new(const struct at_device *device, void **stream, struct at_e
     cu_stream s = NULL;
     *stream = NULL;
     int status = at_cuda_enter(d, &entry, e);
-    if (status == 0) {
+    at_os_mutex_lock(d->lock);
+    bool given = d->has_given;
+    d->streams++;
+    at_os_mutex_unlock(d->lock);
+    if (status == 0 && given) {
+        *stream = d->given;
+    } else if (status == 0) {
         cu_result code = d->cu->stream_create(&s, CU_STREAM_NON_BLOCKING);
         if (code)
             status = at_cuda_fail(d, code, "cuStreamCreate", e);
@@ -49,7 +55,7 @@ static void stream_free(const struct at_device *device, void *stream)
 {
     struct at_cuda_device *d = at_cuda_device_of(device);
     struct at_cuda_entry entry;
-    if (stream && at_cuda_enter_last(d, &entry)) {
+    if (stream && !d->has_given && at_cuda_enter_last(d, &entry)) {
         d->cu->stream_destroy(stream);
         at_cuda_leave(d, &entry);
     }
@@ -141,6 +147,37 @@ static int wrap(const struct at_device *device, void *host, int64_t bytes, void 
     (void)device, (void)host, (void)bytes, (void)e;
     *mem = NULL;
     return 1;
+}
+
+/* Pointers of the caller's: within an allocation, and aligned as kernels expect of a base. */
+static int borrow(const struct at_device *device, void *mem, int64_t at, int64_t bytes,
+                  struct at_err *e)
+{
+    struct at_cuda_device *d = at_cuda_device_of(device);
+    struct at_cuda_entry entry;
+    cu_deviceptr base = 0, p = pointer_of(mem);
+    size_t size = 0;
+    if (p % 16)
+        return at_fail(e, ATTEND_EINVAL,
+                       "device pointer 0x%llx is no multiple of 16: bind where the memory begins, "
+                       "and give the offset beside it",
+                       (unsigned long long)p);
+    int status = at_cuda_enter(d, &entry, e);
+    cu_result code = status < 0 ? CU_SUCCESS : d->cu->mem_range(&base, &size, p);
+    at_cuda_leave(d, &entry);
+    if (status < 0)
+        return status;
+    if (code == CU_NOT_FOUND || code == CU_INVALID_VALUE)
+        return at_fail(e, ATTEND_EINVAL, "0x%llx points to no memory of %s", (unsigned long long)p,
+                       device->name);
+    if (code)
+        return at_cuda_fail(d, code, "cuMemGetAddressRange", e);
+    return p - base + (uint64_t)at + (uint64_t)bytes <= size
+               ? 0
+               : at_fail(e, ATTEND_EINVAL,
+                         "the memory at 0x%llx has %llu bytes, bytes %lld to %lld are bound",
+                         (unsigned long long)p, (unsigned long long)(size - (p - base)),
+                         (long long)at, (long long)(at + bytes));
 }
 
 /* Another stream may get the block next, so what may still use it is waited for. */
@@ -259,6 +296,7 @@ const struct at_memory at_cuda_memory = {.stream_new = stream_new,
                                          .upload = upload,
                                          .download = download,
                                          .finish = finish,
+                                         .borrow = borrow,
                                          .mark = mark,
                                          .elapsed = elapsed,
                                          .unmark = unmark};

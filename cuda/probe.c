@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cuda.h"
+#include "variants.h"
 #include "env.h"
 
 static const char *const names[] = {"libcuda.so.1", "libcuda.so", "nvcuda.dll"};
@@ -97,7 +98,7 @@ static const char *useless(const struct at_cuda_device *d)
     if (attribute(d, CU_WARP_SIZE) != 32)
         return "its warps have not 32 lanes";
     if (!d->compiler->lib)
-        return d->compiler->why;
+        return at_cuda_ptx[0].text ? NULL : d->compiler->why;
     if (!at_cuda_compiler_target(d->compiler, d->capability))
         return "the compiler that was found knows no architecture that it runs";
     return NULL;
@@ -108,12 +109,15 @@ static int add(attend_ctx *ctx, struct at_cuda_device *d, int index)
     struct at_device out = {
         .backend = &at_backend_cuda, .kernels = &d->gpu, .handle = d, .memory = &at_cuda_memory};
     const char *why = useless(d);
-    char nvrtc[32] = "no NVRTC";
+    char nvrtc[32];
     snprintf(out.name, sizeof out.name, "cuda:%d", index);
     out.present = !why;
     if (d->compiler->lib)
         snprintf(nvrtc, sizeof nvrtc, "NVRTC %d.%d", d->compiler->version / 1000,
                  d->compiler->version % 1000 / 10);
+    else
+        snprintf(nvrtc, sizeof nvrtc, "no NVRTC, %s embedded PTX",
+                 at_cuda_ptx[0].text ? "but" : "and no");
     snprintf(
         out.detail, sizeof out.detail,
         "%.80s, compute capability %d.%d, %d units, %.1f GiB, driver for CUDA %d.%d, %s%s%.100s",

@@ -3,12 +3,14 @@
  *
  * A cubin for the exact architecture comes first, since any driver that knows the architecture
  * takes it; where the compiler does not know the architecture, or the device refuses the cubin,
- * PTX. */
+ * PTX; and last the PTX that is embedded for some programs, where there is no compiler or it is too
+ * new for the driver. */
 #include <stdio.h>
 #include <string.h>
 
 #include "cuda.h"
 #include "progcache.h"
+#include "variants.h"
 
 /* ---- compiling ---- */
 
@@ -24,26 +26,54 @@ static cu_result load(struct at_cuda_device *d, const void *image, struct at_pro
     return code;
 }
 
+/* The status of a module that the device was given; arch says what for. */
+static int loaded(struct at_cuda_device *d, cu_result code, const char *arch, const char *log,
+                  struct at_err *e)
+{
+    if (!code)
+        return 0;
+    if (code == CU_NO_BINARY_FOR_GPU || code == CU_INVALID_PTX ||
+        code == CU_UNSUPPORTED_PTX_VERSION)
+        return at_fail(e, ATTEND_EUNSUPPORTED, "%s takes no program for %s (%d): %.150s",
+                       d->device_name, arch, code, log);
+    return at_cuda_fail(d, code, "cuModuleLoadDataEx", e);
+}
+
 /* Compiles for an architecture and loads it; what was loaded goes to the disk. */
 static int build(struct at_cuda_device *d, const char *text, const char *defines, const char *arch,
                  struct at_program *p, struct at_err *e)
 {
-    char *image = NULL, log[256];
+    char *image = NULL, log[256], options[sizeof((struct at_gpu_source *)0)->defines + 16];
     size_t bytes = 0;
-    int status = at_cuda_compile(d, text, defines, arch, &image, &bytes, e);
+    snprintf(options, sizeof options, "-lineinfo %s", defines);
+    int status = at_cuda_compile(d, text, options, arch, &image, &bytes, e);
     if (status < 0)
         return status;
-    cu_result code = load(d, image, p, log, sizeof log);
-    if (!code)
+    status = loaded(d, load(d, image, p, log, sizeof log), arch, log, e);
+    if (status == 0)
         at_progcache_write(d->ctx, p->key, image, (int64_t)bytes);
-    else if (code == CU_NO_BINARY_FOR_GPU || code == CU_INVALID_PTX ||
-             code == CU_UNSUPPORTED_PTX_VERSION)
-        status = at_fail(e, ATTEND_EUNSUPPORTED, "%s takes no program for %s (%d): %.150s",
-                         d->device_name, arch, code, log);
-    else
-        status = at_cuda_fail(d, code, "cuModuleLoadDataEx", e);
     at_free(d->ctx, image);
     return status;
+}
+
+/* The embedded PTX of a program that suits the device best. */
+static int embedded(struct at_cuda_device *d, const char *text, const char *defines,
+                    struct at_program *p, struct at_err *e)
+{
+    const struct at_cuda_ptx *best = NULL;
+    uint8_t key[32];
+    char arch[48], log[256];
+    at_program_key((const char *const[]){text, defines}, 2, key);
+    for (const struct at_cuda_ptx *x = at_cuda_ptx; x->text; x++)
+        if (!memcmp(x->key, key, sizeof key) && x->capability <= d->capability &&
+            (!best || x->capability > best->capability))
+            best = x;
+    if (!best)
+        return at_fail(e, ATTEND_EUNSUPPORTED,
+                       "no NVRTC compiles it for %s, and it is not among the embedded programs",
+                       d->device_name);
+    snprintf(arch, sizeof arch, "compute_%d, embedded", best->capability);
+    return loaded(d, load(d, best->text, p, log, sizeof log), arch, log, e);
 }
 
 static bool from_disk(struct at_cuda_device *d, struct at_program *p)
@@ -69,10 +99,18 @@ static int compile(struct at_cuda_device *d, const char *text, const char *defin
         if (status < 0 && !d->ptx_only)
             *e = refused;
     }
-    if (status == ATTEND_EUNSUPPORTED) {
+    if (status == ATTEND_EUNSUPPORTED && target) {
         snprintf(arch, sizeof arch, "compute_%d", target);
         status = build(d, text, defines, arch, p, e);
     }
+    if (status != ATTEND_EUNSUPPORTED)
+        return status;
+    struct at_err none = {0};
+    status = embedded(d, text, defines, p, &none);
+    if (status < 0 && (status != ATTEND_EUNSUPPORTED || !target))
+        *e = none; /* else what the compiler said */
+    else if (status == 0)
+        at_err_clear(e);
     return status;
 }
 

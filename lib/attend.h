@@ -181,13 +181,22 @@ ATTEND_API int attend_device_get(const attend_ctx *ctx, int i, attend_device_inf
 /* Makes an OpenCL device work in a context of the caller's, on a queue of the caller's: memory of
  * that context can be bound (on_device of a binding), and what was enqueued before a run is done
  * before it.  context is a cl_context, queue a cl_command_queue that is in order.  One may be NULL:
- * the queue has its context; of a context alone it is the first device, and each exec makes a queue.
- * Both are retained until ctx is freed.  Before the device is first used, else ATTEND_ESTATE.
- * *device is its name, such as "opencl:0", and lives as long as ctx.  ATTEND_EUNSUPPORTED: no
- * OpenCL, or not this device; ATTEND_EINVAL, and the log says why: none is given, they do not belong
- * together, or the queue is out of order. */
+ * the queue has its context; of a context alone it is the first device, and each exec makes a
+ * queue. Both are retained until ctx is freed.  Before the device is first used, else
+ * ATTEND_ESTATE. *device is its name, such as "opencl:0", and lives as long as ctx.
+ * ATTEND_EUNSUPPORTED: no OpenCL, or not this device; ATTEND_EINVAL, and the log says why: none is
+ * given, they do not belong together, or the queue is out of order. */
 ATTEND_API int attend_ctx_use_opencl(attend_ctx *ctx, void *context, void *queue,
                                      const char **device) ATTEND_CHECK;
+/* Makes CUDA device number `index` work on a stream of the caller's, a CUstream or cudaStream_t
+ * (NULL is the default stream): what was enqueued there before a run is done before it.  The
+ * context is the device's primary one, that of CUDA's runtime API, whose device pointers can be
+ * bound (on_device of a binding).  The stream stays the caller's and must outlive ctx.  Before the
+ * device's first plan, else ATTEND_ESTATE.  *device is its name, such as "cuda:0", and lives as
+ * long as ctx. ATTEND_EUNSUPPORTED: no such device; ATTEND_EINVAL: the stream is of another
+ * context; the log says more. */
+ATTEND_API int attend_ctx_use_cuda(attend_ctx *ctx, int index, void *stream,
+                                   const char **device) ATTEND_CHECK;
 
 /* ---- Graph: tensors ----------------------------------------------------------------------- */
 
@@ -719,7 +728,8 @@ typedef struct attend_binding {
     int64_t bytes;         /* size of data, checked against what the shape needs */
     const int64_t *stride; /* inputs and outputs: one a axis, NULL = contiguous; the last is 1 */
     int64_t value;         /* of a dimension, where data is NULL */
-    int on_device; /* data is memory of the plan's device, a cl_mem, from byte `value` of it on */
+    int on_device; /* data is memory of the plan's device from byte `value` on: a cl_mem, or a CUDA
+                    * pointer that is a multiple of 16 */
 } attend_binding;
 
 /* Sets what is named, keeps what is not, checks everything that will be read on the host (lengths,

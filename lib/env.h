@@ -20,6 +20,7 @@
     X(MODEL, "the GGUF model that the tests read")                                                 \
     X(EMBEDDER, "the folder of the sentence model that the tests read")                            \
     X(CUEMU, "the emulator of the CUDA driver that the tests load")                                \
+    X(RECORD, "a file that tests of instructions append their results to")                         \
     X(ATTEND, "the program that the tests run")                                                    \
     X(TEST_EVERY, "tests of words and cases check only each n-th, for slow checkers")
 

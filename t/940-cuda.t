@@ -48,6 +48,11 @@ status=$?
 grep '^not ok' "$wheels/out" | sed 's/^/# /'
 result "attention by tensor cores: $(grep -c '^ok' "$wheels/out") results" $status
 
+t/550-cuda-gate.t all >"$wheels/out" 2>&1
+status=$?
+grep -A 1 '^not ok' "$wheels/out" | sed 's/^/# /'
+result "compile gate, every architecture: $(grep -c '^ok' "$wheels/out") results" $status
+
 for package in nvidia-cuda-nvrtc-cu11==11.8.89 nvidia-cuda-nvrtc-cu12==12.9.86 nvidia-cuda-nvrtc==13.5.37; do
     folder=nvrtc-${package#*==}
     if wheel $folder $package; then

@@ -20,11 +20,67 @@ static void (*clear_reports)(void);
 static unsigned long long (*stat)(const char *);
 static unsigned long long (*calls)(void);
 static cu_result (*reset)(cu_device);
+static char last_function[64] = "?";
 
 static void need(cu_result r, const char *what)
 {
     if (r)
         bail("%s gave %d: %s", what, r, last_report());
+}
+
+/* ---- a real driver, in the place of the emulator: t/gpu-conformance ---- */
+
+static int no_setting(const char *name, const char *value)
+{
+    (void)name, (void)value;
+    return 0;
+}
+
+static int no_reports(void)
+{
+    return 0;
+}
+
+static const char *no_text(void)
+{
+    return "";
+}
+
+static void no_clear(void)
+{
+}
+
+static unsigned long long no_stat(const char *name)
+{
+    (void)name;
+    return 0;
+}
+
+static unsigned long long no_calls(void)
+{
+    return 0;
+}
+
+static void be_real(void)
+{
+    set = no_setting;
+    reports = no_reports;
+    last_report = last_kind = no_text;
+    clear_reports = no_clear;
+    stat = no_stat;
+    calls = no_calls;
+    if (!at_os_lib_symbol(driver, "cuDevicePrimaryCtxReset_v2", &reset))
+        bail("the driver has no cuDevicePrimaryCtxReset_v2");
+}
+
+static void need_capability(int cc)
+{
+    int major = 0, minor = 0;
+    need(emu_cu.device_attribute(&major, CU_CAPABILITY_MAJOR, 0), "cuDeviceGetAttribute");
+    need(emu_cu.device_attribute(&minor, CU_CAPABILITY_MINOR, 0), "cuDeviceGetAttribute");
+    if (10 * major + minor < cc)
+        skip_all("the device is of compute capability %d.%d, this needs %d.%d", major, minor,
+                 cc / 10, cc % 10);
 }
 
 static void load_driver(void)
@@ -40,8 +96,11 @@ static void load_driver(void)
         bail("the driver has no " #symbol);
     AT_CU_LIST(TAKE)
 #undef TAKE
-    if (!at_os_lib_symbol(driver, "cuemu_set", &set) ||
-        !at_os_lib_symbol(driver, "cuemu_reports", &reports) ||
+    if (!at_os_lib_symbol(driver, "cuemu_set", &set)) {
+        be_real();
+        return;
+    }
+    if (!at_os_lib_symbol(driver, "cuemu_reports", &reports) ||
         !at_os_lib_symbol(driver, "cuemu_last_report", &last_report) ||
         !at_os_lib_symbol(driver, "cuemu_last_kind", &last_kind) ||
         !at_os_lib_symbol(driver, "cuemu_clear_reports", &clear_reports) ||
@@ -68,6 +127,8 @@ void emu_open(int cc)
     set("CUEMU_CC", text);
     set("CUEMU_QUIET", "1");
     need(emu_cu.init(0), "cuInit");
+    if (set == no_setting)
+        need_capability(cc);
     clear_reports();
     open_context();
 }
@@ -136,10 +197,31 @@ cu_deviceptr emu_upload(const void *data, size_t size)
     return p;
 }
 
+/* A line for what a kernel gave: its name, and the bytes as words. */
+static void record(const char *file, const void *data, size_t size)
+{
+    FILE *f = fopen(file, "a");
+    if (!f)
+        bail("%s cannot be written", file);
+    fputs(last_function, f);
+    for (size_t i = 0; i + 4 <= size; i += 4) {
+        uint32_t word;
+        memcpy(&word, (const char *)data + i, 4);
+        fprintf(f, " %08x", word);
+    }
+    fputc('\n', f);
+    fclose(f);
+}
+
 cu_result emu_download(void *to, cu_deviceptr from, size_t size)
 {
+    const char *file = at_env(AT_ENV_RECORD);
     cu_result r = emu_cu.copy_out(to, from, size, NULL);
-    return r ? r : emu_cu.stream_synchronize(NULL);
+    if (!r)
+        r = emu_cu.stream_synchronize(NULL);
+    if (!r && file)
+        record(file, to, size);
+    return r;
 }
 
 cu_module emu_load(const char *ptx, cu_result *status)
@@ -161,6 +243,7 @@ cu_function emu_function(cu_module m, const char *name)
     cu_function f = NULL;
     if (!m || emu_cu.module_function(&f, m, name))
         bail("there is no kernel %s", name);
+    snprintf(last_function, sizeof last_function, "%s", name);
     return f;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What the tests of CUDA share: the driver under test (the emulator of t/cuemu unless
- * ATTEND_LIBCUDA names another), NVRTC where there is one, and short words for memory, modules and
- * launches, which bail where the set-up is broken. */
+/* What the tests of CUDA share: the driver under test (the emulator of t/cuemu; or a real one that
+ * ATTEND_CUEMU names, where settings do nothing and nothing is reported), NVRTC where there is one,
+ * and short words for memory, modules and launches, which bail where the set-up is broken. */
 #ifndef T_EMU_H
 #define T_EMU_H
 

@@ -39,9 +39,10 @@ result()
     if [ "$1" = 0 ]; then echo "ok $count - $2"; else echo "not ok $count - $2"; fi
 }
 
-# device_results NAME: the checkers reported nothing, and the device had work; then forgets both.
+# device_results NAME: the emulator's checkers reported nothing, and the device had work; then forgets both.
 device_results()
 {
+    [ -z "$ATTEND_REAL_GPU" ] || return 0 # which counts nothing
     sed 's/^/# /' "$CUEMU_REPORT" 2>/dev/null | head -20
     result "$([ ! -s "$CUEMU_REPORT" ]; echo $?)" "$1: the checkers reported nothing"
     result "$([ -s "$CUEMU_STATS" ]; echo $?)" "$1: $(wc -l <"$CUEMU_STATS") launches"

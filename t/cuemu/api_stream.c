@@ -243,6 +243,19 @@ EXPORT int cuStreamSynchronize(void *stream)
                        : api_misuse(INVALID_HANDLE, "cuStreamSynchronize of what is no stream"));
 }
 
+EXPORT int cuStreamGetCtx(void *stream, void **context);
+EXPORT int cuStreamGetCtx(void *stream, void **context)
+{
+    int e = api_enter("cuStreamGetCtx", NEED_CONTEXT);
+    if (e)
+        return e;
+    struct stream *s = stream_checked(stream);
+    if (!s)
+        return api_leave(api_misuse(INVALID_HANDLE, "cuStreamGetCtx of what is no stream"));
+    *context = s->context;
+    return api_leave(OK);
+}
+
 EXPORT int cuStreamQuery(void *stream);
 EXPORT int cuStreamQuery(void *stream)
 {

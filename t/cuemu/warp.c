@@ -71,7 +71,16 @@ static void drop_group(struct frame *fr, int i)
     fr->group[i] = fr->group[--fr->ngroups];
 }
 
-/* Puts the group that is furthest behind first, with all that are at the same place. */
+/* Is the next instruction a barrier of the block, which all lanes of a warp have to reach together?
+ */
+static bool at_barrier(const struct frame *fr, int pc)
+{
+    const struct ptx_ins *in = &fr->fn->ins[pc];
+    return pc < fr->fn->nins && in->op == OP_BAR && in->f[F_DIR] != D_WARP;
+}
+
+/* Puts the group that is furthest behind first, with all that are at the same place.  One at a
+ * barrier waits for the others: compilers lay out what these still have to do after it, too. */
 static void choose_group(struct frame *fr)
 {
     for (int i = fr->ngroups - 1; i >= 0; i--) {
@@ -80,7 +89,8 @@ static void choose_group(struct frame *fr)
     }
     int least = 0;
     for (int i = 1; i < fr->ngroups; i++) {
-        if (fr->group[i].pc < fr->group[least].pc)
+        bool waits = at_barrier(fr, fr->group[i].pc), other = at_barrier(fr, fr->group[least].pc);
+        if (waits == other ? fr->group[i].pc < fr->group[least].pc : other)
             least = i;
     }
     struct group g = fr->group[least];
@@ -194,6 +204,12 @@ static uint32_t guarded(struct warp *w, const struct ptx_ins *in, uint32_t mask)
 static void leave(struct warp *w, uint32_t mask)
 {
     struct frame *fr = w->frame;
+    for (int i = 1; i < fr->ngroups; i++)
+        if (fr->group[i].mask & w->live & ~mask && at_barrier(fr, fr->group[i].pc))
+            warp_fault(w, &fr->fn->ins[fr->group[i].pc], lowest(fr->group[i].mask),
+                       FAULT_CONVERGENCE,
+                       "a barrier that only lanes %08x of %08x reach together: others exit",
+                       fr->group[i].mask, w->live);
     async_drop(w, mask);
     w->live &= ~mask;
     for (int i = 0; i < fr->ngroups; i++)
@@ -343,14 +359,19 @@ static int next_meeting(const struct frame *fr)
 
 #define FAIR 100000 /* instructions of one group while others wait, then it is their turn */
 
-/* Runs group[0] until it meets or passes another, splits, waits or ends. */
+/* Runs group[0] until it meets or passes another, splits, waits or ends; a step at a time where one
+ * waits at a barrier before it. */
 static uint64_t run_group(struct warp *w, struct frame *fr, uint64_t quantum)
 {
     uint64_t n = 0;
     int stop = next_meeting(fr), groups = fr->ngroups;
     uint64_t most = groups > 1 && quantum > FAIR ? FAIR : quantum;
+    if (fr->group[0].pc >= stop) {
+        step(w, fr);
+        return 1;
+    }
     while (n < most && w->state == WARP_READY && fr->ngroups == groups && fr->group[0].mask &&
-           fr->group[0].pc < stop) {
+           fr->group[0].pc < stop && !(n && groups > 1 && at_barrier(fr, fr->group[0].pc))) {
         step(w, fr);
         n++;
     }
