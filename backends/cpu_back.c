@@ -597,8 +597,8 @@ static void group_block(const struct work *u, int p0, int n, const struct block 
                      u->room, a->dk);
     for (int p = 0; p < n; p++)
         t->accumulate(u->m.dq + (p0 + p) * at_simd_state_floats(t, a->dk), a->dk,
-                      u->m.st + p * t->back_block * rows, u->m.kp, low - b->j0, high - b->j0,
-                      0, b->odd && hidden[p], NULL);
+                      u->m.st + p * t->back_block * rows, u->m.kp, low - b->j0, high - b->j0, 0,
+                      b->odd && hidden[p], NULL);
 }
 
 /* ---- a bundle over all keys ---- */

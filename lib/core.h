@@ -702,7 +702,7 @@ struct at_transfer {
     struct at_mirror {
         void *data;
         int64_t bytes;
-    } *mirror; /* per tensor: memory of the host for what is bound on the device */
+    } * mirror; /* per tensor: memory of the host for what is bound on the device */
     int32_t status[8];
     bool flying; /* work of the device may be under way */
 };
