@@ -6,6 +6,27 @@
 #define AT_REF_H
 
 #include "core.h"
+#include "element.h"
+
+/* ---- elements ---- */
+
+/* Element `at` of a view. */
+static inline double at_ref_get(const struct at_view *v, int64_t at)
+{
+    return at_element_get(v->type, v->data, at);
+}
+
+static inline void at_ref_set(const struct at_view *v, int64_t at, double x)
+{
+    at_element_set(v->type, v->data, at, x);
+}
+
+/* n elements of any type as doubles: element k, at `at` + k * step, becomes x[k * gap].  Blocks of
+ * a quantised type are next to each other. */
+void at_ref_load(const struct at_view *v, int64_t at, int64_t step, int64_t n, double *x,
+                 int64_t gap);
+
+/* ---- ref.c: rows ---- */
 
 int at_ref_matmul(struct attend_exec *x, const struct at_step *s);
 int at_ref_add(struct attend_exec *x, const struct at_step *s);
@@ -13,11 +34,7 @@ int at_ref_mul(struct attend_exec *x, const struct at_step *s);
 int at_ref_scale(struct attend_exec *x, const struct at_step *s);
 int at_ref_where(struct attend_exec *x, const struct at_step *s);
 int at_ref_select(struct attend_exec *x, const struct at_step *s);
-int at_ref_mask(struct attend_exec *x, const struct at_step *s);
 int at_ref_softmax(struct attend_exec *x, const struct at_step *s);
-int at_ref_attention(struct attend_exec *x, const struct at_step *s);
-int at_ref_merge(struct attend_exec *x, const struct at_step *s);
-int at_ref_weights(struct attend_exec *x, const struct at_step *s);
 int at_ref_rms_norm(struct attend_exec *x, const struct at_step *s);
 int at_ref_layer_norm(struct attend_exec *x, const struct at_step *s);
 int at_ref_silu(struct attend_exec *x, const struct at_step *s);
@@ -34,7 +51,16 @@ int at_ref_append(struct attend_exec *x, const struct at_step *s);
 int at_ref_concat(struct attend_exec *x, const struct at_step *s);
 int at_ref_cast(struct attend_exec *x, const struct at_step *s);
 int at_ref_copy(struct attend_exec *x, const struct at_step *s);
-/* ref_grad.c */
+
+/* ---- ref_attn.c, ref_weights.c ---- */
+
+int at_ref_attention(struct attend_exec *x, const struct at_step *s);
+int at_ref_mask(struct attend_exec *x, const struct at_step *s);
+int at_ref_merge(struct attend_exec *x, const struct at_step *s);
+int at_ref_weights(struct attend_exec *x, const struct at_step *s);
+
+/* ---- ref_grad.c ---- */
+
 int at_ref_sum(struct attend_exec *x, const struct at_step *s);
 int at_ref_pad(struct attend_exec *x, const struct at_step *s);
 int at_ref_cross_entropy(struct attend_exec *x, const struct at_step *s);

@@ -4,23 +4,12 @@
 #include <math.h>
 #include <string.h>
 
-#include "element.h"
 #include "expr.h"
 #include "ref.h"
 
-static double get(const struct at_view *v, int64_t at)
-{
-    return at_element_get(v->type, v->data, at);
-}
-
-static void set(const struct at_view *v, int64_t at, double x)
-{
-    at_element_set(v->type, v->data, at, x);
-}
-
 static double number(const struct at_view *v)
 {
-    return v ? get(v, 0) : 1;
+    return v ? at_ref_get(v, 0) : 1;
 }
 
 /* Where v has place number `place` (in C order) of `like`, to which it is broadcast. */
@@ -38,7 +27,7 @@ static int64_t offset(const struct at_view *v, const struct at_view *like, int64
 
 static double value_at(const struct at_view *v, const struct at_view *like, int64_t place)
 {
-    return get(v, offset(v, like, place));
+    return at_ref_get(v, offset(v, like, place));
 }
 
 static int64_t places(const struct at_view *v)
@@ -82,10 +71,10 @@ int at_ref_sum(struct attend_exec *x, const struct at_step *s)
             rest /= y->shape[e];
         }
         for (int64_t k = 0; k < each; k++) {
-            double v = get(a, from + offset(&box, &box, k));
+            double v = at_ref_get(a, from + offset(&box, &box, k));
             sum += mode == AT_SUM_SQUARES ? v * v : v;
         }
-        set(y, offset(y, y, i), mode == AT_SUM_MEAN && each ? sum / (double)each : sum);
+        at_ref_set(y, offset(y, y, i), mode == AT_SUM_MEAN && each ? sum / (double)each : sum);
     }
     return 0;
 }
@@ -95,9 +84,10 @@ int at_ref_pad(struct attend_exec *x, const struct at_step *s)
     const struct at_view *a = at_arg(x, s, 0), *y = at_result(x, s);
     int axis = s->p->pad.axis;
     for (int64_t i = 0; i < places(y); i++)
-        set(y, offset(y, y, i), 0);
+        at_ref_set(y, offset(y, y, i), 0);
     for (int64_t i = 0; i < places(a); i++)
-        set(y, offset(y, a, i) + s->p->pad.start * y->stride[axis], get(a, offset(a, a, i)));
+        at_ref_set(y, offset(y, a, i) + s->p->pad.start * y->stride[axis],
+                   at_ref_get(a, offset(a, a, i)));
     return 0;
 }
 
@@ -141,7 +131,7 @@ int at_ref_cross_entropy(struct attend_exec *x, const struct at_step *s)
         else if (k >= 0)
             sum += lse_row(a, r) - value_at(a, a, r * width(a) + k);
     }
-    set(at_result(x, s), 0, counted(t) ? sum / (double)counted(t) : 0);
+    at_ref_set(at_result(x, s), 0, counted(t) ? sum / (double)counted(t) : 0);
     return 0;
 }
 
@@ -154,7 +144,7 @@ int at_ref_cross_entropy_grad(struct attend_exec *x, const struct at_step *s)
         double lse = target < 0 ? 0 : lse_row(a, r);
         for (int64_t k = 0; k < width(a); k++) {
             double p = target < 0 ? 0 : exp(value_at(a, a, r * width(a) + k) - lse) - (k == target);
-            set(y, offset(y, y, r * width(a) + k), p * by);
+            at_ref_set(y, offset(y, y, r * width(a) + k), p * by);
         }
     }
     return 0;
@@ -169,7 +159,7 @@ int at_ref_square_loss(struct attend_exec *x, const struct at_step *s)
         double d = value_at(a, a, i) - value_at(b, a, i);
         sum += d * d;
     }
-    set(at_result(x, s), 0, places(a) ? sum / (double)places(a) : 0);
+    at_ref_set(at_result(x, s), 0, places(a) ? sum / (double)places(a) : 0);
     return 0;
 }
 
@@ -178,7 +168,7 @@ int at_ref_square_loss_grad(struct attend_exec *x, const struct at_step *s)
     const struct at_view *a = at_arg(x, s, 0), *b = at_arg(x, s, 1), *y = at_result(x, s);
     double by = 2 * number(at_arg(x, s, 2)) / (double)places(a);
     for (int64_t i = 0; i < places(a); i++)
-        set(y, offset(y, y, i), (value_at(a, a, i) - value_at(b, a, i)) * by);
+        at_ref_set(y, offset(y, y, i), (value_at(a, a, i) - value_at(b, a, i)) * by);
     return 0;
 }
 
@@ -188,7 +178,7 @@ int at_ref_square_loss_grad(struct attend_exec *x, const struct at_step *s)
 int at_ref_clip(struct attend_exec *x, const struct at_step *s)
 {
     double norm = sqrt(number(at_arg(x, s, 0))), most = (double)s->p->clip.most;
-    set(at_result(x, s), 0, norm > most ? most / norm : 1);
+    at_ref_set(at_result(x, s), 0, norm > most ? most / norm : 1);
     return 0;
 }
 
@@ -199,12 +189,12 @@ int at_ref_sgd(struct attend_exec *x, const struct at_step *s)
     double rate = number(at_arg(x, s, 3)), factor = number(at_in(x, s, 4));
     for (int64_t i = 0; i < places(w); i++) {
         int64_t at = offset(w, w, i);
-        double step = value_at(g, w, i) * factor + (double)s->p->update.decay * get(w, at);
+        double step = value_at(g, w, i) * factor + (double)s->p->update.decay * at_ref_get(w, at);
         if (v) {
             step += (double)s->p->update.momentum * value_at(v, w, i);
-            set(v, offset(v, w, i), step);
+            at_ref_set(v, offset(v, w, i), step);
         }
-        set(w, at, get(w, at) - rate * step);
+        at_ref_set(w, at, at_ref_get(w, at) - rate * step);
     }
     return 0;
 }
@@ -222,11 +212,14 @@ int at_ref_adamw(struct attend_exec *x, const struct at_step *s)
     for (int64_t i = 0; i < places(w); i++) {
         int64_t wi = offset(w, w, i), mi = offset(m, w, i), vi = offset(v, w, i);
         double gi = value_at(g, w, i) * factor;
-        double mt = b1 * get(m, mi) + (1 - b1) * gi, vt = b2 * get(v, vi) + (1 - b2) * gi * gi;
+        double mt = b1 * at_ref_get(m, mi) + (1 - b1) * gi,
+               vt = b2 * at_ref_get(v, vi) + (1 - b2) * gi * gi;
         double step = mt / c1 / (sqrt(vt / c2) + (double)s->p->update.eps);
-        set(m, mi, mt);
-        set(v, vi, vt);
-        set(w, wi, get(w, wi) - rate * (step + (double)s->p->update.decay * get(w, wi)));
+        at_ref_set(m, mi, mt);
+        at_ref_set(v, vi, vt);
+        at_ref_set(w, wi,
+                   at_ref_get(w, wi) -
+                       rate * (step + (double)s->p->update.decay * at_ref_get(w, wi)));
     }
     return 0;
 }
@@ -268,9 +261,10 @@ int at_ref_function_grad(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *a = at_arg(x, s, 0), *dy = at_arg(x, s, 1), *y = at_result(x, s);
     for (int64_t i = 0; i < places(y); i++)
-        set(y, offset(y, y, i),
-            value_at(dy, y, i) *
-                derivative(s->p->function.op, (double)s->p->function.exponent, value_at(a, y, i)));
+        at_ref_set(y, offset(y, y, i),
+                   value_at(dy, y, i) * derivative(s->p->function.op,
+                                                   (double)s->p->function.exponent,
+                                                   value_at(a, y, i)));
     return 0;
 }
 
@@ -284,8 +278,8 @@ int at_ref_softmax_grad(struct attend_exec *x, const struct at_step *s)
         for (int64_t k = 0; k < n; k++)
             sum += value_at(p, y, r * n + k) * value_at(dy, y, r * n + k);
         for (int64_t k = 0; k < n; k++)
-            set(y, offset(y, y, r * n + k),
-                value_at(p, y, r * n + k) * (value_at(dy, y, r * n + k) - sum));
+            at_ref_set(y, offset(y, y, r * n + k),
+                       value_at(p, y, r * n + k) * (value_at(dy, y, r * n + k) - sum));
     }
     return 0;
 }
@@ -310,20 +304,20 @@ int at_ref_norm_grad(struct attend_exec *x, const struct at_step *s)
         double d = sqrt(square + (double)s->p->norm.eps);
         for (int64_t k = 0; k < n; k++) {
             double z = (value_at(a, a, r * n + k) - mean) / d, g = value_at(dy, a, r * n + k);
-            double t = g * (weight ? get(weight, k * weight->stride[0]) : 1);
+            double t = g * (weight ? at_ref_get(weight, k * weight->stride[0]) : 1);
             sums[k] += g * z;
             t1 += centred ? t / (double)n : 0;
             tz += t * z / (double)n;
         }
         for (int64_t k = 0; k < n; k++) {
             double z = (value_at(a, a, r * n + k) - mean) / d;
-            double t =
-                value_at(dy, a, r * n + k) * (weight ? get(weight, k * weight->stride[0]) : 1);
-            set(dx, offset(dx, a, r * n + k), (t - t1 - z * tz) / d);
+            double t = value_at(dy, a, r * n + k) *
+                       (weight ? at_ref_get(weight, k * weight->stride[0]) : 1);
+            at_ref_set(dx, offset(dx, a, r * n + k), (t - t1 - z * tz) / d);
         }
     }
     for (int64_t k = 0; dw && k < n; k++)
-        set(dw, k * dw->stride[0], sums[k]);
+        at_ref_set(dw, k * dw->stride[0], sums[k]);
     return 0;
 }
 
@@ -343,7 +337,7 @@ int at_ref_gather_grad(struct attend_exec *x, const struct at_step *s)
                 sums[to] += value_at(dy, dy, r * n + k);
         }
         for (int64_t t = 0; t < y->shape[0]; t++)
-            set(y, t * y->stride[0] + k * y->stride[1], sums[t]);
+            at_ref_set(y, t * y->stride[0] + k * y->stride[1], sums[t]);
     }
     return 0;
 }
@@ -369,9 +363,10 @@ int at_ref_merge_grad(struct attend_exec *x, const struct at_step *s)
                 sum += g * (value_at(oi, o, r * n + k) - value_at(o, o, r * n + k));
             }
             for (int64_t k = 0; doi && k < n; k++)
-                set(doi, offset(doi, o, r * n + k), w == 0 ? 0 : w * value_at(dout, o, r * n + k));
+                at_ref_set(doi, offset(doi, o, r * n + k),
+                           w == 0 ? 0 : w * value_at(dout, o, r * n + k));
             if (dli)
-                set(dli, offset(dli, dli, r), w == 0 ? 0 : w * sum);
+                at_ref_set(dli, offset(dli, dli, r), w == 0 ? 0 : w * sum);
         }
     }
     return 0;
@@ -391,7 +386,7 @@ int at_ref_delta(struct attend_exec *x, const struct at_step *s)
         double sum = dlse ? -value_at(dlse, y, r) : 0;
         for (int64_t k = 0; k < n; k++)
             sum += value_at(dout, o, from * n + k) * value_at(o, o, from * n + k);
-        set(y, offset(y, y, r), sum);
+        at_ref_set(y, offset(y, y, r), sum);
     }
     return 0;
 }
@@ -409,8 +404,10 @@ int at_ref_mask_grad(struct attend_exec *x, const struct at_step *s)
                 for (int64_t j = 0; j < a->o.shape[3]; j++) {
                     bool seen =
                         j >= keys.first && j < keys.end && at_ref_added(&r, j) != -(double)INFINITY;
-                    set(&a->o, n * os[0] + h * os[1] + i * os[2] + j * os[3],
-                        seen ? get(&a->q, n * qs[0] + h * qs[1] + i * qs[2] + j * qs[3]) : 0);
+                    at_ref_set(
+                        &a->o, n * os[0] + h * os[1] + i * os[2] + j * os[3],
+                        seen ? at_ref_get(&a->q, n * qs[0] + h * qs[1] + i * qs[2] + j * qs[3])
+                             : 0);
                 }
             }
     return 0;
@@ -612,8 +609,8 @@ static double give_score(const struct attention_grad *g, const struct at_ref_row
 
 static double lse_place(const struct at_view *v, const struct at_ref_row *r)
 {
-    return get(v, r->seq->qb * v->stride[0] + r->h * v->stride[1] +
-                      (r->seq->q0 + r->i) * v->stride[2]);
+    return at_ref_get(v, r->seq->qb * v->stride[0] + r->h * v->stride[1] +
+                             (r->seq->q0 + r->i) * v->stride[2]);
 }
 
 static void pair_grad(const struct attention_grad *g, const struct at_ref_row *r, int64_t j,
@@ -648,8 +645,8 @@ static void row_grad(const struct attention_grad *g, int64_t n, int64_t h, int64
     at_ref_row_begin(&r, a, n, h, i);
     double lse = lse_place(&a->lse, &r), delta = lse_place(&g->d.delta, &r);
     for (int64_t d = 0; d < a->dv; d++)
-        dout[d] = get(go, r.seq->qb * go->stride[0] + h * go->stride[1] +
-                              (r.seq->q0 + i) * go->stride[2] + d * go->stride[3]);
+        dout[d] = at_ref_get(go, r.seq->qb * go->stride[0] + h * go->stride[1] +
+                                     (r.seq->q0 + i) * go->stride[2] + d * go->stride[3]);
     struct at_keys keys = at_key_range(&a->visible, r.seq, i, i + 1);
     for (int64_t j = keys.first; j < keys.end; j++)
         if (look(&r, j, &p))
@@ -657,10 +654,10 @@ static void row_grad(const struct attention_grad *g, int64_t n, int64_t h, int64
     if (g->sinks)
         g->sinks[h] -= exp((double)a->sinks[h] - lse) * delta;
     for (int64_t d = 0; gq->data && d < a->dk; d++)
-        set(gq,
-            r.seq->qb * gq->stride[0] + h * gq->stride[1] + (r.seq->q0 + i) * gq->stride[2] +
-                d * gq->stride[3],
-            dq[d]);
+        at_ref_set(gq,
+                   r.seq->qb * gq->stride[0] + h * gq->stride[1] + (r.seq->q0 + i) * gq->stride[2] +
+                       d * gq->stride[3],
+                   dq[d]);
 }
 
 static void write_keys(const struct at_view *v, const struct at_seq *q, int64_t head,
@@ -668,10 +665,10 @@ static void write_keys(const struct at_view *v, const struct at_seq *q, int64_t 
 {
     for (int64_t j = 0; v->data && j < q->nk; j++)
         for (int64_t d = 0; d < width; d++)
-            set(v,
-                q->kb * v->stride[0] + head * v->stride[1] + (q->k0 + j) * v->stride[2] +
-                    d * v->stride[3],
-                x[j * width + d]);
+            at_ref_set(v,
+                       q->kb * v->stride[0] + head * v->stride[1] + (q->k0 + j) * v->stride[2] +
+                           d * v->stride[3],
+                       x[j * width + d]);
 }
 
 /* One KV head of one sequence. */
@@ -704,13 +701,13 @@ static double *take(double **from, const struct at_view *v)
 static void store(const struct at_view *v, const double *sums)
 {
     for (int64_t i = 0; sums && i < places(v); i++)
-        set(v, offset(v, v, i), sums[i]);
+        at_ref_set(v, offset(v, v, i), sums[i]);
 }
 
 static void clear(const struct at_view *v)
 {
     for (int64_t i = 0; v->data && i < places(v); i++)
-        set(v, offset(v, v, i), 0);
+        at_ref_set(v, offset(v, v, i), 0);
 }
 
 int at_ref_attention_grad(struct attend_exec *x, const struct at_step *s)

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "element.h"
 #include "ref.h"
 
 /* One row (or more) at work, and where its weights go. */
@@ -26,9 +25,8 @@ struct top {
 static double lse_of(const struct at_ref_row *r)
 {
     const struct at_view *v = &r->a->lse;
-    return at_element_get(v->type, v->data,
-                          r->seq->qb * v->stride[0] + r->h * v->stride[1] +
-                              (r->seq->q0 + r->i) * v->stride[2]);
+    return at_ref_get(v, r->seq->qb * v->stride[0] + r->h * v->stride[1] +
+                             (r->seq->q0 + r->i) * v->stride[2]);
 }
 
 /* fn for each visible key, in order. */
@@ -55,7 +53,7 @@ static int64_t place(const struct at_view *v, const struct at_ref_row *r, int64_
 static void put(const struct at_view *v, const struct at_ref_row *r, int64_t row, int64_t k,
                 double x)
 {
-    at_element_set(v->type, v->data, place(v, r, row, k), x);
+    at_ref_set(v, place(v, r, row, k), x);
 }
 
 /* ---- what is kept ---- */
