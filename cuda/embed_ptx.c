@@ -82,7 +82,8 @@ int main(int argc, char **argv)
     }
     for (int i = 2; i < argc && n < COMPILERS; i++)
         n += at_cuda_compiler_open(&c[n], argv[i]);
-    fputs("/* Made by cuda/embed_ptx.c. */\n#include \"variants.h\"\n\n"
+    fputs("/* SPDX-License-Identifier: MIT */\n/* Made by cuda/embed_ptx.c. */\n#include "
+          "\"variants.h\"\n\n"
           "const struct at_cuda_ptx at_cuda_ptx[] = {\n",
           f);
     for (int v = 0; v < at_cuda_nvariants; v++)
