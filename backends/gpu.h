@@ -27,6 +27,7 @@ enum at_gpu_file {
     AT_GPU_ATTN_DECODE,
     AT_GPU_ATTN_DECODE_CPU,
     AT_GPU_ATTN_UNFUSED,
+    AT_GPU_ATTN_WEIGHTS,
     AT_GPU_BACK,
     AT_GPU_ATTN_BACK,
     AT_GPU_ATTN_BACK_CPU,
@@ -106,7 +107,7 @@ int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_sou
 int at_gpu_trial(attend_plan *plan, const struct at_step *s, void *kernel, struct at_err *e);
 
 extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_mma,
-    at_gpu_decode_mma, at_gpu_attn_local, at_gpu_attn_nolocal, at_gpu_unfused;
+    at_gpu_decode_mma, at_gpu_attn_local, at_gpu_attn_nolocal, at_gpu_unfused, at_gpu_weights;
 extern const struct at_row at_gpu_matvec_cpu, at_gpu_matmul_cpu, at_gpu_matvec, at_gpu_matmul;
 extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
     at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,

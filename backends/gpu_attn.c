@@ -35,9 +35,9 @@ static int slice_of(int64_t dv)
     return dv <= 64 ? 64 : 128;
 }
 
-static int64_t unfused_rows(int64_t keys)
+static int64_t unfused_rows(const struct at_gpu_sizes *e)
 {
-    return at_max(1, at_min(UNFUSED_ROWS, UNFUSED_BYTES / (4 * at_max(1, keys))));
+    return at_max(1, at_min(UNFUSED_ROWS, UNFUSED_BYTES / (4 * e->groups * at_max(1, e->keys))));
 }
 
 /* ---- what is taken ---- */
@@ -304,7 +304,8 @@ static int prepare_unfused(attend_plan *plan, struct at_step *s, struct at_err *
     static const char *const names[] = {"unfused_scores", "unfused_softmax", "unfused_values"};
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     int status = prepare(plan, s, 1u << AT_GPU_ATTN_UNFUSED, "", names, 3, e);
-    s->shared_work = unfused_rows(x.keys) * at_max(1, x.keys) * (int64_t)sizeof(float);
+    s->shared_work =
+        unfused_rows(&x) * x.groups * at_max(1, x.keys) * (int64_t)sizeof(float);
     return status;
 }
 
@@ -470,7 +471,7 @@ static int run_cpu(struct attend_exec *x, const struct at_step *s)
     return at_gpu_run(x, s, &l);
 }
 
-/* Some rows of one sequence and group: scores, softmax, values. */
+/* Some rows of one sequence: scores, softmax, values. */
 static int run_unfused_rows(struct attend_exec *x, const struct at_step *s, int64_t keys)
 {
     const struct problem *p = at_step_state(x, s);
@@ -479,7 +480,7 @@ static int run_unfused_rows(struct attend_exec *x, const struct at_step *s, int6
         struct at_gpu_launch l = launch_of(x, s, k);
         l.groups[0] = k == 0 ? at_ceil_div(keys, 64) : k == 1 ? 1 : at_ceil_div(p->a.dv, 64);
         l.groups[1] = p->args.rows;
-        l.groups[2] = 1;
+        l.groups[2] = p->a.ng;
         status = at_gpu_run(x, s, &l);
     }
     return status;
@@ -488,18 +489,17 @@ static int run_unfused_rows(struct attend_exec *x, const struct at_step *s, int6
 static int run_unfused(struct attend_exec *x, const struct at_step *s)
 {
     struct problem *p = at_step_state(x, s);
-    int64_t keys = at_gpu_sizes_of(x->plan, s).keys, most = unfused_rows(keys);
-    int ratio = (int)(p->a.nh / p->a.ng), status = 0;
-    p->args.chunk = keys;
+    struct at_gpu_sizes e = at_gpu_sizes_of(x->plan, s);
+    int64_t most = unfused_rows(&e);
+    int status = 0;
+    p->args.chunk = e.keys;
     for (int64_t n = 0; n < p->a.nseq; n++)
-        for (int64_t g = 0; g < p->a.ng; g++)
-            for (int64_t r = 0; r < p->a.seq[n].nq * ratio && status == 0; r += most) {
-                p->args.nseq = (at_i32)n;
-                p->args.chunks = (at_i32)g;
-                p->args.first = (at_i32)r;
-                p->args.rows = (at_i32)at_min(most, p->a.seq[n].nq * ratio - r);
-                status = run_unfused_rows(x, s, p->a.seq[n].nk);
-            }
+        for (int64_t r = 0; r < p->a.seq[n].nq * e.ratio && status == 0; r += most) {
+            p->args.nseq = (at_i32)n;
+            p->args.first = (at_i32)r;
+            p->args.rows = (at_i32)at_min(most, p->a.seq[n].nq * e.ratio - r);
+            status = run_unfused_rows(x, s, p->a.seq[n].nk);
+        }
     return status;
 }
 

@@ -53,8 +53,22 @@ struct at_k_attn {
     at_f32 scale, softcap;
     at_u32 seed0, seed1, offset, below;
     at_f32 keep;
-    at_i32 first, rows; /* of `unfused`: rows of one sequence and head; of weights: the first */
+    at_i32 first, rows; /* of `unfused` and of weights: packed rows of one sequence */
     at_i32 aligned;     /* of `mma`: see there */
+};
+
+/* What is kept of weights: rows [i0, i1) of sequence a.nseq, whose scores are in work. */
+struct at_k_weights {
+    struct at_k_attn a;
+    struct at_k_view out, index; /* (B, H, rows, keys) */
+    at_i64 columns, cells;       /* extents of the last axis, and of the last two */
+    at_i64 keys;                 /* that pooled cells share out */
+    at_i64 sort, length;         /* bytes into work, where a row has so many words to sort, 2^n */
+    at_i32 i0, i1;
+    at_i32 first; /* row of the tensor of queries that is row 0 of the result */
+    at_i32 rows;  /* of cells, */
+    at_i32 row;   /* and the first that has any of [i0, i1) */
+    at_i32 pad;
 };
 
 /* The backward pass: o of the problem is dO. */

@@ -410,7 +410,7 @@ int64_t at_weights_begin(const struct at_attn *a, struct at_weights *p, const st
         p->first = 0;
         p->end = a->q.shape[2];
     }
-    if (sum && a->sums >= 0)
+    if (sum && a->sums >= 0 && out)
         clear(out);
     return sum && a->sums >= 0 ? a->sums : a->nseq;
 }

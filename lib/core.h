@@ -479,7 +479,7 @@ static inline int64_t at_weights_keys(const struct at_attn *a, int64_t n)
  * there, and key j is k0 + j. */
 struct at_view at_weights_view(const struct attend_exec *x, const struct at_step *s, int k);
 /* What comes before the items: rows that are wanted go into p, what no sequence has of a sum over
- * rows becomes 0.  How many sequences there are to go through. */
+ * rows becomes 0 in *out, if that is given.  How many sequences there are to go through. */
 int64_t at_weights_begin(const struct at_attn *a, struct at_weights *p, const struct at_view *out);
 /* Pooled weights: where cell c of `cells` begins among n rows or keys, and the cell of one of them.
  */

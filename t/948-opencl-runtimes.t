@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Other implementations of OpenCL, each alone by OCL_ICD_VENDORS: Intel's for CPUs (a compiler of its own, fp16,
-# subgroups), from PyPI, once, into t/opencl.intel (800 MB); and Mesa's rusticl where it is installed.  Intel's
-# runs every word of `attend check` and the reference cases, and must show what a barrier of a subgroup alone
-# leaves wrong: the fourth of the mistakes that t/435 plants.
+# subgroups), from PyPI, once, into t/opencl.intel (800 MB); Mesa's rusticl where it is installed; and oclgrind, for
+# what takes it longer than t/430 may.  Intel's runs every word of `attend check` and the reference cases, and must
+# show what a barrier of a subgroup alone leaves wrong: the fourth of the mistakes that t/435 plants.
 srcdir=$(cd "${srcdir:-$(dirname "$0")/..}" && pwd)
 attend=${ATTEND_ATTEND:-attend}
 intel=$PWD/t/opencl.intel
@@ -62,6 +62,14 @@ if use "$intel/lib/libintelocl.so" Intel; then
     result $? "Intel: a group is no subgroup, and the trial of the kernel says so"
 else
     skip "Intel's OpenCL for CPUs is not here (PyPI: intel-opencl-rt, intel-cmplr-lib-rt)"
+fi
+if use /usr/lib/oclgrind/liboclgrind-rt-icd.so Oclgrind; then
+    export OCLGRIND_DATA_RACES=1 OCLGRIND_CHECK_API=1 OCLGRIND_LOG="$scratch/log"
+    ATTEND_OPENCL_SHAPE=unfused ATTEND_BACKEND=opencl counted "oclgrind: weights" t/233-weights-packed.t few
+    ! [ -s "$OCLGRIND_LOG" ]
+    result $? "and nothing in its log"
+else
+    skip "oclgrind is not here"
 fi
 export RUSTICL_ENABLE=llvmpipe
 if use "${RUSTICL:-libRusticlOpenCL.so.1}" llvmpipe; then

@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* Attention in three kernels, with the scores of some rows in memory between them: the last resort, and
- * an oracle that shares no recurrence with the others.  a.rows packed rows of one sequence and KV group,
- * from a.first on; scores are [row][key] in work. */
+ * an oracle that shares no recurrence with the others.  a.rows packed rows of one sequence, from a.first
+ * on; scores are [KV group][row][key] in work. */
 
-AT_FN AT_GLOBAL float *at_scores_of(const struct at_k_attn *a, AT_GLOBAL uchar *work, const struct at_in *x,
-                                    at_i64 row)
+AT_FN AT_GLOBAL float *at_scores_of(const struct at_k_attn *a, AT_GLOBAL uchar *work, int g, int row)
 {
-    return (AT_GLOBAL float *)(work + a->partials) + row * a->chunk; /* chunk: floats of a row */
+    return (AT_GLOBAL float *)(work + a->partials) + ((at_i64)g * a->rows + row) * a->chunk; /* its floats */
 }
 
-/* x: 64 keys; y: row; z: sequence (of one). */
+/* x: 64 keys; y: row; z: KV group. */
 AT_KERNEL AT_GROUP(64) void unfused_scores(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
     AT_ATTN_IN(in, a.nseq)
-    int r = a.first + (int)AT_GROUP_Y, g = a.chunks, j = (int)AT_GROUP_X * 64 + AT_ITEM;
+    int r = a.first + (int)AT_GROUP_Y, g = (int)AT_GROUP_Z, j = (int)AT_GROUP_X * 64 + AT_ITEM;
     if (j >= in.nk)
         return;
     float dot = -AT_INF, by;
@@ -29,7 +28,7 @@ AT_KERNEL AT_GROUP(64) void unfused_scores(const struct at_k_attn a, AT_ATTN_PAR
         }
         dot = a.edits ? at_score(&a, &in, g, r, j, dot) : dot * a.scale;
     }
-    at_scores_of(&a, work, &in, AT_GROUP_Y)[j] = dot;
+    at_scores_of(&a, work, g, (int)AT_GROUP_Y)[j] = dot;
 }
 
 AT_FN float at_reduce64(AT_LOCAL float *red, float x, int largest)
@@ -46,13 +45,13 @@ AT_FN float at_reduce64(AT_LOCAL float *red, float x, int largest)
     return red[0];
 }
 
-/* y: row.  Scores become weights that are normalised. */
+/* y: row; z: KV group.  Scores become weights that are normalised. */
 AT_KERNEL AT_GROUP(64) void unfused_softmax(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
     AT_SHARED float red[64];
     AT_ATTN_IN(in, a.nseq)
-    int r = a.first + (int)AT_GROUP_Y, g = a.chunks;
-    AT_GLOBAL float *s = at_scores_of(&a, work, &in, AT_GROUP_Y);
+    int r = a.first + (int)AT_GROUP_Y, g = (int)AT_GROUP_Z;
+    AT_GLOBAL float *s = at_scores_of(&a, work, g, (int)AT_GROUP_Y);
     float m = -AT_INF, l = 0.0f, factor;
     for (int j = AT_ITEM; j < in.nk; j += 64)
         m = fmax(m, s[j]);
@@ -73,12 +72,12 @@ AT_KERNEL AT_GROUP(64) void unfused_softmax(const struct at_k_attn a, AT_ATTN_PA
         ((AT_GLOBAL float *)lse)[at_lse_at(&a, &in, g, r)] = m + log(l);
 }
 
-/* x: 64 channels; y: row. */
+/* x: 64 channels; y: row; z: KV group. */
 AT_KERNEL AT_GROUP(64) void unfused_values(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
     AT_ATTN_IN(in, a.nseq)
-    int r = a.first + (int)AT_GROUP_Y, g = a.chunks, d = (int)AT_GROUP_X * 64 + AT_ITEM;
-    AT_GLOBAL const float *p = at_scores_of(&a, work, &in, AT_GROUP_Y);
+    int r = a.first + (int)AT_GROUP_Y, g = (int)AT_GROUP_Z, d = (int)AT_GROUP_X * 64 + AT_ITEM;
+    AT_GLOBAL const float *p = at_scores_of(&a, work, g, (int)AT_GROUP_Y);
     float sum = 0.0f, by;
     if (d >= a.dv)
         return;

@@ -21,6 +21,7 @@ typedef float at_f32;
 #define AT_GROUP_Y ((at_i64)get_group_id(1))
 #define AT_GROUP_Z ((at_i64)get_group_id(2))
 #define AT_BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
+#define AT_BARRIER_ALL() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
 #define AT_INF INFINITY
 #define at_bits_float(x) as_float(x)
 #define at_float_bits(x) as_uint(x)
@@ -54,6 +55,7 @@ typedef signed char at_i8;
 #define AT_GROUP_Y ((at_i64)blockIdx.y)
 #define AT_GROUP_Z ((at_i64)blockIdx.z)
 #define AT_BARRIER() __syncthreads()
+#define AT_BARRIER_ALL() __syncthreads()
 #define AT_INF __int_as_float(0x7f800000)
 #define at_bits_float(x) __uint_as_float(x)
 #define at_float_bits(x) __float_as_uint(x)
