@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* A trial of a kernel before a plan takes it: the small problem of its kind, on the device and on
- * the reference.  Compilers of devices have miscompiled one variant and not another.  Each kernel
- * of attention and of products is tried once, and what was right is kept beside its program on
- * disk. Variants with expressions of the user are tried without these. */
+ * the reference.  Compilers of devices have miscompiled one variant and not another.  Kernels whose
+ * items share memory or tiles are tried once, and what was right is kept beside the program on
+ * disk: attention, its gradient and weights, products, norms; elementwise operators and those of
+ * training, of which an item has an element or a row to itself, are not.  Nor are variants with
+ * expressions of the user.  A kernel that does not compile, does not fit or is wrong leaves the
+ * step to the next row; a call of the driver that fails is an error. */
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -47,30 +50,63 @@ static void remember(attend_ctx *ctx, const struct at_kernel *k)
 
 /* ---- the small problem ---- */
 
+#define MOST 8 /* inputs and outputs */
+
 /* Attention that goes to the same row: as many rows of a group as decoding has, or some more; keys
- * that fill no block, causal, so that some are hidden. */
+ * that fill no block, causal, so that some are hidden.  What s is of it: the result, what is kept
+ * of its weights, or the gradients. */
 static void add_attention(attend_graph *g, const attend_plan *plan, const struct at_step *s)
 {
     const attend_graph *from = plan->graph;
-    const struct at_tensor *q = &from->tensor[s->in[AT_IN_Q]], *k = &from->tensor[s->in[AT_IN_K]],
-                           *v = &from->tensor[s->in[AT_IN_V]];
-    int64_t ratio = q->shape[1] / k->shape[1], dk = q->shape[q->rank - 1],
-            dv = v->shape[v->rank - 1];
+    const struct at_weights *p = &s->p->attention.weights;
+    const struct at_tensor *q = &from->tensor[s->in[AT_IN_Q]], *k = &from->tensor[s->in[AT_IN_K]];
+    int64_t ratio = q->shape[1] / k->shape[1], dk = q->shape[q->rank - 1], dv = dk, keys = 70;
     bool few = strstr(s->row->name, "decode") != NULL;
-    int64_t rows = few ? at_max(1, 8 / ratio) : 8 / ratio + 1, keys = 70;
+    int64_t rows = few ? at_max(1, 8 / ratio) : 8 / ratio + 1;
     attend_attention_opts o;
+    attend_weights_opts kept;
+    attend_tensor lse, in[3], grad[3];
     attend_attention_opts_init(&o);
+    attend_weights_opts_init(&kept);
     o.mask.causal = 1;
     o.mask.align = ATTEND_BOTTOM_RIGHT;
-    attend_tensor t = attend_graph_attention(
-        g,
-        attend_graph_input(g, "a", ATTEND_F32,
-                           (attend_shape){
-                               4, {1, ratio, rows, dk}
-    }),
-        attend_graph_input(g, "b", ATTEND_F32, (attend_shape){4, {1, 1, keys, dk}}),
-        attend_graph_input(g, "c", ATTEND_F32, (attend_shape){4, {1, 1, keys, dv}}), &o, NULL);
-    attend_graph_output(g, "y", t);
+    if (s->op != AT_WEIGHTS)
+        dv = from->tensor[s->in[AT_IN_V]].shape[k->rank - 1];
+    in[0] = attend_graph_input(g, "a", ATTEND_F32, ATTEND_SHAPE(1, ratio, rows, dk));
+    in[1] = attend_graph_input(g, "b", ATTEND_F32, ATTEND_SHAPE(1, 1, keys, dk));
+    in[2] = attend_graph_input(g, "c", ATTEND_F32, ATTEND_SHAPE(1, 1, keys, dv));
+    attend_tensor y = attend_graph_attention(g, in[0], in[1], in[2], &o, &lse);
+    if (s->op == AT_WEIGHTS) {
+        kept.mode = p->mode == ATTEND_WEIGHTS_ROWS ? ATTEND_WEIGHTS_DENSE : p->mode;
+        kept.k = 5;
+        kept.rows = 2;
+        kept.cols = 3;
+        y = attend_graph_attention_weights(g, in[0], in[1], lse, &o, &kept, NULL);
+    } else if (s->op == AT_ATTENTION_GRAD) {
+        attend_tensor seed =
+            attend_graph_input(g, "d", ATTEND_F32, ATTEND_SHAPE(1, ratio, rows, dv));
+        if (attend_grad(g, &y, &seed, 1, in, 3, grad, NULL) < 0)
+            return; /* compiling says why */
+        attend_graph_output(g, "x", grad[1]);
+        attend_graph_output(g, "z", grad[2]);
+        y = grad[0];
+    }
+    attend_graph_output(g, "y", y);
+}
+
+static void add_rows(attend_graph *g, const struct at_step *s)
+{
+    attend_tensor a = attend_graph_input(g, "a", ATTEND_F32, ATTEND_SHAPE(37, 70)), y;
+    if (s->op == AT_SOFTMAX)
+        y = attend_graph_softmax(g, a);
+    else if (s->op == AT_RMS_NORM)
+        y = attend_graph_rms_norm(g, a, attend_graph_input(g, "b", ATTEND_F32, ATTEND_SHAPE(70)),
+                                  s->p->norm.eps);
+    else
+        y = attend_graph_layer_norm(g, a, attend_graph_input(g, "b", ATTEND_F32, ATTEND_SHAPE(70)),
+                                    attend_graph_input(g, "c", ATTEND_F32, ATTEND_SHAPE(70)),
+                                    s->p->norm.eps);
+    attend_graph_output(g, "y", y);
 }
 
 static void add_matmul(attend_graph *g, const attend_plan *plan, const struct at_step *s)
@@ -111,86 +147,118 @@ static void fill(unsigned char *to, attend_type type, int64_t bytes, uint32_t se
     }
 }
 
-/* Memory for what the exec wants, and numbers in what is read; *y is what is written. */
-static int bind_all(attend_exec *x, attend_binding bind[4], int *n, const attend_binding **y)
+/* The problem on one device: what its exec is bound to, and the row that had the step. */
+struct side {
+    attend_binding bind[MOST];
+    bool output[MOST];
+    int n;
+    const struct at_row *row;
+};
+
+static void side_free(struct side *side)
+{
+    for (int i = 0; i < side->n; i++)
+        free(side->bind[i].data);
+}
+
+/* Memory for what the exec wants, and numbers in what is read. */
+static int bind_all(attend_exec *x, struct side *side)
 {
     const attend_graph *g = x->plan->graph;
-    for (int i = 0; i < x->nname && *n < 4; i++) {
+    for (int i = 0; i < x->nname && side->n < MOST; i++) {
         const struct at_tensor *t = &g->tensor[x->name[i].tensor];
-        attend_binding *b = &bind[*n];
+        attend_binding *b = &side->bind[side->n];
         *b = (attend_binding){.name = x->name[i].name,
                               .bytes = at_graph_largest(g, t->type, t->rank, t->shape)};
         b->data = malloc((size_t)b->bytes);
         if (!b->data)
             return at_fail(&x->err, ATTEND_ENOMEM, "no memory for a trial");
-        ++*n;
-        if (t->output)
-            *y = b;
-        else
+        side->output[side->n++] = t->output;
+        if (!t->output)
             fill(b->data, t->type, b->bytes, (uint32_t)b->name[0]);
     }
-    return attend_bind(x, bind, *n);
+    return attend_bind(x, side->bind, side->n);
 }
 
-/* y of the graph on a device, malloc'd; *row is what computed it there. */
-static int compute(attend_graph *g, const char *device, float **to, int64_t *count,
-                   const struct at_row **row, struct at_err *e)
+/* Computes the graph on a device; op is that of the row in question. */
+static int compute(attend_graph *g, const char *device, enum at_opcode op, struct side *side,
+                   struct at_err *e)
 {
     attend_compile_opts opts;
     attend_plan *plan = NULL;
     attend_exec *x = NULL;
-    attend_binding bind[4];
-    const attend_binding *y = NULL;
-    int n = 0;
     attend_compile_opts_init(&opts);
     opts.device = device;
     int status = attend_compile(g, &opts, &plan);
     if (status == 0)
         status = attend_exec_new(plan, &x);
     if (status == 0)
-        status = bind_all(x, bind, &n, &y);
+        status = bind_all(x, side);
     if (status == 0)
         status = attend_run(x);
-    if (status == 0) {
-        *row = plan->variant[0].step[plan->variant[0].nstep - 1].row;
-        *to = y->data;
-        *count = y->bytes / (int64_t)sizeof(float);
-    } else {
-        at_fail(e, status, "its trial failed: %.400s",
-                x ? attend_exec_error(x) : attend_graph_error(g));
-    }
-    for (int i = 0; i < n; i++)
-        if (status < 0 || &bind[i] != y)
-            free(bind[i].data);
+    for (int i = 0; status == 0 && i < plan->variant[0].nstep; i++)
+        if (plan->variant[0].step[i].op == op)
+            side->row = plan->variant[0].step[i].row;
+    const char *said = x ? attend_exec_error(x) : attend_graph_error(g);
+    if (status < 0)
+        at_fail(e, status, "its trial failed: %.400s", said[0] ? said : attend_status_name(status));
     attend_exec_free(x);
     attend_plan_free(plan);
     return status;
 }
 
+static int compare(const struct side *got, const struct side *want, struct at_err *e)
+{
+    for (int k = 0; k < got->n; k++) {
+        const float *x = got->bind[k].data, *y = want->bind[k].data;
+        int64_t n = got->bind[k].bytes / (int64_t)sizeof *x;
+        for (int64_t i = 0; got->output[k] && i < n; i++)
+            if (!(fabsf(x[i] - y[i]) <= 2e-4f * (1 + fabsf(y[i]))))
+                return at_fail(e, ATTEND_EUNSUPPORTED,
+                               "its trial gave %.9g for %.9g at element %lld of %lld", (double)x[i],
+                               (double)y[i], (long long)i, (long long)n);
+    }
+    return 0;
+}
+
 /* Is what the row computes what the reference does? */
 static int try(attend_plan *plan, const struct at_step *s, bool *same, struct at_err *e)
 {
-    const struct at_row *row = NULL, *other = NULL;
+    struct side got = {.n = 0}, want = {.n = 0};
     attend_graph *g = attend_graph_new(plan->ctx);
-    float *got = NULL, *want = NULL;
-    int64_t n = 0;
-    if (s->op == AT_ATTENTION)
-        add_attention(g, plan, s);
-    else
+    if (s->op == AT_MATMUL)
         add_matmul(g, plan, s);
-    int status = compute(g, s->device->name, &got, &n, &row, e);
+    else if (s->op == AT_SOFTMAX || s->op == AT_RMS_NORM || s->op == AT_LAYER_NORM)
+        add_rows(g, s);
+    else
+        add_attention(g, plan, s);
+    int status = compute(g, s->device->name, s->op, &got, e);
     if (status == 0)
-        status = compute(g, plan->ctx->device[0].name, &want, &n, &other, e);
-    *same = status == 0 && row == s->row;
-    for (int64_t i = 0; i < n && *same && status == 0; i++)
-        if (!(fabsf(got[i] - want[i]) <= 2e-4f * (1 + fabsf(want[i]))))
-            status = at_fail(e, ATTEND_EUNSUPPORTED,
-                             "its trial gave %.9g for %.9g at element %lld of %lld", (double)got[i],
-                             (double)want[i], (long long)i, (long long)n);
-    free(got);
-    free(want);
+        status = compute(g, plan->ctx->device[0].name, s->op, &want, e);
+    *same = status == 0 && got.row == s->row;
+    if (*same)
+        status = compare(&got, &want, e);
+    side_free(&got);
+    side_free(&want);
     attend_graph_free(g);
     return status;
+}
+
+static bool tried(const struct at_step *s)
+{
+    switch (s->op) {
+    case AT_ATTENTION:
+    case AT_ATTENTION_GRAD:
+    case AT_WEIGHTS:
+        return !s->p->attention.score && !s->p->attention.mask;
+    case AT_MATMUL:
+    case AT_SOFTMAX:
+    case AT_RMS_NORM:
+    case AT_LAYER_NORM:
+        return true;
+    default:
+        return false;
+    }
 }
 
 int at_gpu_trial(attend_plan *plan, const struct at_step *s, void *kernel, struct at_err *e)
@@ -198,19 +266,17 @@ int at_gpu_trial(attend_plan *plan, const struct at_step *s, void *kernel, struc
     struct at_kernel *k = kernel;
     bool same = false;
     int untried = UNTRIED;
-    if (s->op != AT_ATTENTION && s->op != AT_MATMUL)
-        return 0;
-    if (s->op == AT_ATTENTION && (s->p->attention.score || s->p->attention.mask))
-        return 0;
-    if (!atomic_compare_exchange_strong(&k->trial, &untried, TRIED) || known(plan->ctx, k))
+    if (!tried(s) || !atomic_compare_exchange_strong(&k->trial, &untried, TRIED) ||
+        known(plan->ctx, k))
         return 0;
     int status = try(plan, s, &same, e);
-    if (status < 0) {
-        at_log(plan->ctx, "%s: kernel %s is not used: %s", s->device->name, k->name, e->text);
-        atomic_store(&k->trial, UNTRIED);
-        return e->status = status == ATTEND_ENOMEM ? status : ATTEND_EUNSUPPORTED;
-    }
-    if (same)
+    if (status == 0 && same)
         remember(plan->ctx, k);
-    return 0;
+    if (status == 0)
+        return 0;
+    atomic_store(&k->trial, UNTRIED);
+    if (status == ATTEND_ENOMEM || status == ATTEND_EDEVICE)
+        return status;
+    at_log(plan->ctx, "%s: kernel %s is not used: %s", s->device->name, k->name, e->text);
+    return e->status = ATTEND_EUNSUPPORTED;
 }

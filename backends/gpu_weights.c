@@ -9,7 +9,7 @@
 #define MOST_BYTES (64 << 20) /* ... in no more than this where that is more than a row */
 #define MOST_GROUPS 65535     /* of the second and third axis of a launch */
 
-enum { SCORES, KEEP, CLEAR };
+enum { KEEP, SCORES, CLEAR };
 
 /* What bind leaves for run, in the exec; the sequences follow it, as the host and the device have
  * them, and then what is captured. */
@@ -68,7 +68,7 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
                                         [ATTEND_WEIGHTS_TOPK] = "weights_top",
                                         [ATTEND_WEIGHTS_POOL] = "weights_pool"};
     const struct at_attention *p = &s->p->attention;
-    const char *const names[] = {"unfused_scores", modes[p->weights.mode], "weights_clear"};
+    const char *const names[] = {modes[p->weights.mode], "unfused_scores", "weights_clear"};
     struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | 1u << AT_GPU_ATTN_UNFUSED |
                                             1u << AT_GPU_ATTN_WEIGHTS};
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);

@@ -196,7 +196,7 @@ int at_cuda_launch(const struct at_device *device, void *stream, const struct at
     unsigned grid[3];
     static const int64_t most[3] = {INT32_MAX, 65535, 65535};
     if (l->items > k->items)
-        return at_fail(e, ATTEND_EDEVICE,
+        return at_fail(e, ATTEND_EUNSUPPORTED,
                        "%s: kernel %s runs in groups of at most %lld items, wants %d",
                        d->device_name, k->name, (long long)k->items, l->items);
     for (int i = 0; i < 3; i++) {

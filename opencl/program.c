@@ -187,7 +187,7 @@ int at_cl_launch(const struct at_device *device, void *stream, const struct at_g
     if (d->lost)
         return at_cl_usable(d, e);
     if (l->items > k->items)
-        return at_fail(e, ATTEND_EDEVICE,
+        return at_fail(e, ATTEND_EUNSUPPORTED,
                        "%s: kernel %s runs in groups of at most %lld items, wants %d",
                        d->device_name, k->name, (long long)k->items, l->items);
     for (int i = 0; i < 3; i++) {
@@ -204,7 +204,10 @@ int at_cl_launch(const struct at_device *device, void *stream, const struct at_g
     at_os_mutex_unlock(d->lock);
     if (!code)
         return 0;
-    char where[96];
+    char where[96], name[48];
     snprintf(where, sizeof where, "%s of %s", what, k->name);
+    if (code == CL_INVALID_WORK_GROUP_SIZE) /* another kernel may run */
+        return at_fail(e, ATTEND_EUNSUPPORTED, "%s: %s in groups of %d items failed: %s",
+                       d->device_name, where, l->items, at_cl_error_name(code, name));
     return at_cl_fail(d, code, where, e);
 }
