@@ -210,12 +210,13 @@ static void top(struct work *w)
     for (int r = 0; r < w->lanes.n; r++) {
         int64_t i = w->seq->q0 + w->lanes.i[r];
         float *value = (void *)result_row(w, w->out, w->lanes.h[r], i);
-        int32_t *index = (void *)result_row(w, w->index, w->lanes.h[r], i);
+        int32_t *index = w->index->data ? (void *)result_row(w, w->index, w->lanes.h[r], i) : NULL;
         for (int64_t e = 0; e < w->p->k; e++) {
             bool some = e < w->count[r];
             double s = some ? scale * (double)w->score[r * w->p->k + e] : -(double)INFINITY;
             value[e] = some ? (float)exp(s - (double)w->lse[r]) : 0;
-            index[e] = some ? (int32_t)w->seq->k0 + w->key[r * w->p->k + e] : -1;
+            if (index)
+                index[e] = some ? (int32_t)w->seq->k0 + w->key[r * w->p->k + e] : -1;
         }
     }
 }

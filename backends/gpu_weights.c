@@ -152,7 +152,7 @@ static int launch(struct attend_exec *x, const struct at_step *s, int which, int
     };
     int64_t at;
     l.buffer[0] = at_gpu_buffer(x, s->out[0], &at);
-    l.buffer[1] = s->nout > 1 ? at_gpu_buffer(x, s->out[1], &at) : NULL;
+    l.buffer[1] = d->args.index.given ? at_gpu_buffer(x, s->out[1], &at) : NULL;
     l.buffer[2] = at_gpu_buffer(x, s->in[AT_IN_LSE], &at);
     l.buffer[3] = x->transfer->work;
     return at_gpu_run(x, s, &l);

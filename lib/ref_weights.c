@@ -104,8 +104,9 @@ static void top_row(const struct weights *w, const struct at_ref_row *r)
     each_key(r, &k, keep_top);
     for (int64_t e = 0; e < w->p->k; e++) {
         put(w->out, r, r->seq->q0 + r->i, e, e < k.top.n ? exp(k.top.score[e] - k.lse) : 0);
-        ((int32_t *)w->index->data)[place(w->index, r, r->seq->q0 + r->i, e)] =
-            e < k.top.n ? (int32_t)(r->seq->k0 + k.top.key[e]) : -1;
+        if (w->index->data)
+            ((int32_t *)w->index->data)[place(w->index, r, r->seq->q0 + r->i, e)] =
+                e < k.top.n ? (int32_t)(r->seq->k0 + k.top.key[e]) : -1;
     }
 }
 

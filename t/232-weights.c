@@ -43,7 +43,7 @@ enum { ALL_KEYS = PAGES * PAGE };
 static struct results {
     float o[B * H * NQ * D], lse[B * H * NQ], dense[B * H * NQ * ALL_KEYS];
     float rows[B * H * (END - FIRST) * ALL_KEYS], columns[B * H * ALL_KEYS];
-    float top[B * H * NQ * K], pool[B * H * ROWS * COLS];
+    float top[B * H * NQ * K], best[B * H * NQ], pool[B * H * ROWS * COLS];
     int32_t index[B * H * NQ * K];
 } want, got;
 
@@ -91,8 +91,11 @@ static void keep(attend_graph *g, attend_tensor q, attend_tensor k, attend_tenso
     w.rows = ROWS;
     w.cols = COLS;
     attend_graph_output(g, name, attend_graph_attention_weights(g, q, k, lse, o, &w, &index));
-    if (mode == ATTEND_WEIGHTS_TOPK)
-        attend_graph_output(g, "index", index);
+    if (mode != ATTEND_WEIGHTS_TOPK)
+        return;
+    attend_graph_output(g, "index", index);
+    w.k = 1; /* and nobody reads which */
+    attend_graph_output(g, "best", attend_graph_attention_weights(g, q, k, lse, o, &w, NULL));
 }
 
 static void run(attend_ctx *ctx, const char *device, const struct config *c, struct results *r)
@@ -125,6 +128,7 @@ static void run(attend_ctx *ctx, const char *device, const struct config *c, str
                                HELP_DATA("columns", r->columns),
                                HELP_DATA("top", r->top),
                                HELP_DATA("index", r->index),
+                               HELP_DATA("best", r->best),
                                HELP_DATA("pool", r->pool)};
     const struct {
         bool given;
@@ -138,7 +142,7 @@ static void run(attend_ctx *ctx, const char *device, const struct config *c, str
         {c->sinks,    HELP_DATA("sinks",  in.sinks) },
         {c->additive, HELP_DATA("va",     in.va)    },
     };
-    int n = 10;
+    int n = 11;
     for (size_t e = 0; e < NELEM(more); e++)
         if (more[e].given)
             bind[n++] = more[e].b;
@@ -231,6 +235,7 @@ static void test_top(const char *device, const struct config *c)
     for (int64_t n = 0; n < B * H * NQ; n++) {
         memcpy(sorted, row_of(c, n), (size_t)nk * sizeof *sorted);
         qsort(sorted, (size_t)nk, sizeof *sorted, falling);
+        wrong += !close_to((double)got.best[n], (double)sorted[0]);
         for (int64_t e = 0; e < K; e++) {
             float value = got.top[n * K + e];
             int32_t j = got.index[n * K + e];

@@ -158,7 +158,8 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void weights_top(AT_WEIGHTS_PARAMS)
         at_u64 word = e < w.length ? list[e] : 0;
         ((AT_GLOBAL float *)out)[result_at(&w, &w.out, h, in.q0 + i, e)] =
             word ? kept(score_of(word), lse) : 0.0f;
-        ((AT_GLOBAL at_i32 *)index)[result_at(&w, &w.index, h, in.q0 + i, e)] =
-            word ? (at_i32)(in.k0 + (at_u32)~word) : -1;
+        if (w.index.given)
+            ((AT_GLOBAL at_i32 *)index)[result_at(&w, &w.index, h, in.q0 + i, e)] =
+                word ? (at_i32)(in.k0 + (at_u32)~word) : -1;
     }
 }
