@@ -55,6 +55,14 @@ struct at_gpu_launch {
     int64_t local_bytes; /* of a group, beyond what the text declares */
 };
 
+/* c = a b, or a b^T where b is given by rows; offsets and what lies between rows count floats. */
+struct at_gpu_gemm {
+    int64_t m, n, k;
+    void *a, *b, *c;
+    int64_t a_at, b_at, c_at, a_row, b_row, c_row;
+    bool b_rows;
+};
+
 /* What a backend does for the rows; device->kernels points to it. */
 struct at_gpu {
     enum at_expr_dialect dialect;
@@ -71,6 +79,11 @@ struct at_gpu {
     /* Enqueues. */
     int (*launch)(const struct at_device *d, void *stream, const struct at_gpu_launch *l,
                   struct at_err *e);
+    /* Products of f32 by a library of others: 0 where it is there, right, and faster than our
+     * kernel, else ATTEND_EUNSUPPORTED and why; and one, enqueued.  NULL: of no library. */
+    int (*library)(const struct at_device *d, struct at_err *e);
+    int (*gemm)(const struct at_device *d, void *stream, const struct at_gpu_gemm *g,
+                struct at_err *e);
 };
 static inline const struct at_gpu *at_gpu_of(const struct at_device *d)
 {
@@ -108,7 +121,8 @@ int at_gpu_trial(attend_plan *plan, const struct at_step *s, void *kernel, struc
 
 extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at_gpu_attn_mma,
     at_gpu_decode_mma, at_gpu_attn_local, at_gpu_attn_nolocal, at_gpu_unfused, at_gpu_weights;
-extern const struct at_row at_gpu_matvec_cpu, at_gpu_matmul_cpu, at_gpu_matvec, at_gpu_matmul;
+extern const struct at_row at_gpu_library, at_gpu_matvec_cpu, at_gpu_matmul_cpu, at_gpu_matvec,
+    at_gpu_matmul;
 extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
     at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,
     at_gpu_erf, at_gpu_pow, at_gpu_cast, at_gpu_copy, at_gpu_softmax, at_gpu_rms_norm,

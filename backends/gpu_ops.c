@@ -574,6 +574,85 @@ static int run_matvec_cpu(struct attend_exec *x, const struct at_step *s)
     return at_gpu_run(x, s, &l);
 }
 
+/* ---- matmul by a library ---- */
+
+#define MANY 32   /* rows of a product that a library is asked for, */
+#define LARGE 128 /* and its other extents */
+
+static bool accepts_library(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    const struct at_tensor *a = tensor(plan, s->in[0]), *b = tensor(plan, s->in[1]),
+                           *c = tensor(plan, s->out[0]);
+    bool f32 = a->type == ATTEND_F32 && b->type == ATTEND_F32 && c->type == ATTEND_F32;
+    if (!at_gpu_of(s->device)->library)
+        return false; /* without a word: it has none */
+    return at_need(why, f32, "not all f32") &&
+           at_need(why, !plan->deterministic, "a library's sums may depend on the rows beside") &&
+           at_need(why, b->rank == 2, "not a product with one matrix") &&
+           at_need(why,
+                   at_plan_range(plan, s->rows, s->out[0], c->rank - 2).min >= MANY &&
+                       at_plan_range(plan, s->rows, s->out[0], c->rank - 1).min >= LARGE &&
+                       at_plan_range(plan, s->rows, s->in[0], a->rank - 1).min >= LARGE,
+                   "fewer than 32 rows, or 128 of the rest") &&
+           at_need(why,
+                   at_graph_has_rows(plan->graph, s->in[0]) &&
+                       at_graph_has_rows(plan->graph, s->in[1]) &&
+                       at_graph_has_rows(plan->graph, s->out[0]),
+                   "rows that are not together in memory");
+}
+
+/* Our own row, for rows that lie as no library takes them. */
+static const struct at_row *own_row(const struct at_step *s)
+{
+    return at_gpu_of(s->device)->cpu ? &at_gpu_matmul_cpu : &at_gpu_matmul;
+}
+
+static int prepare_library(attend_plan *plan, struct at_step *s, struct at_err *e)
+{
+    const struct at_row *row = s->row;
+    int status = at_gpu_of(s->device)->library(s->device, e);
+    if (status < 0)
+        return status;
+    s->row = own_row(s);
+    status = s->row->prepare(plan, s, e);
+    s->row = row;
+    return status;
+}
+
+static int run_library(struct attend_exec *x, const struct at_step *s)
+{
+    const struct at_gpu *gpu = at_gpu_of(s->device);
+    struct at_k_matmul a;
+    struct at_gpu_launch l = {.kernel = kernel_of(s)};
+    fill_matmul(&a, &l, x, s);
+    struct at_gpu_gemm g = {.m = a.m,
+                            .n = a.n,
+                            .k = a.k,
+                            .a = l.buffer[0],
+                            .b = l.buffer[1],
+                            .c = l.buffer[2],
+                            .a_row = a.a_row,
+                            .b_row = s->p->matmul.b_rows ? a.b_n : a.b_k,
+                            .c_row = a.c_row,
+                            .b_rows = s->p->matmul.b_rows};
+    int status = 0;
+    if (g.a_row < a.k || g.b_row < (g.b_rows ? a.k : a.n) || g.c_row < a.n)
+        return own_row(s)->run(x, s);
+    for (int64_t entry = 0; entry < l.groups[2] && status == 0; entry++) {
+        int64_t rest = entry;
+        g.a_at = a.a_at;
+        g.b_at = a.b_at;
+        g.c_at = a.c_at;
+        for (int d = 3; d >= 0; d--) {
+            g.a_at += rest % a.batch[d] * a.a_batch[d];
+            g.c_at += rest % a.batch[d] * a.c_batch[d];
+            rest /= a.batch[d];
+        }
+        status = gpu->gemm(s->device, x->transfer->stream, &g, &x->err);
+    }
+    return status;
+}
+
 /* ---- the rows ---- */
 
 #define MAP(op, row)                                                                               \
@@ -616,3 +695,5 @@ const struct at_row at_gpu_matvec = {"matvec",     AT_MATMUL, accepts_matvec,
                                      prepare_gemm, NULL,      run_matvec};
 const struct at_row at_gpu_matmul = {"matmul",     AT_MATMUL, accepts_matmul,
                                      prepare_gemm, NULL,      run_matmul};
+const struct at_row at_gpu_library = {"library",       AT_MATMUL, accepts_library,
+                                      prepare_library, NULL,      run_library};

@@ -8,6 +8,11 @@
 #include "os.h"
 #include "programs.h"
 
+#include <stdatomic.h>
+
+/* Of products: whether CLBlast is faster, or it is being measured. */
+enum { AT_CLBLAST_UNKNOWN, AT_CLBLAST_MEASURED, AT_CLBLAST_OURS, AT_CLBLAST_THEIRS };
+
 /* A device of OpenCL's.  What listing it needs is read when it is found; the context is made when
  * it is first used, under `lock`, as programs are. */
 struct at_cl_device {
@@ -28,6 +33,15 @@ struct at_cl_device {
     bool lost;
     char lost_by[128]; /* the call that said so, and its code */
     struct at_program *program;
+
+    _Atomic int clblast;   /* of clblast.c: AT_CLBLAST_..., */
+    char clblast_why[200]; /* and why it is not used */
+    struct at_os_lib *clblast_lib;
+    cl_int(AT_CL_CALL *sgemm)(int layout, int turn_a, int turn_b, size_t m, size_t n, size_t k,
+                              float alpha, cl_mem a, size_t a_at, size_t a_row, cl_mem b,
+                              size_t b_at, size_t b_row, float beta, cl_mem c, size_t c_at,
+                              size_t c_row, cl_command_queue *queue, cl_event *event);
+    cl_int(AT_CL_CALL *clblast_clear)(void);
 };
 
 /* What a context has of OpenCL: ctx->opencl. */
@@ -53,6 +67,11 @@ int at_cl_kernel(const struct at_device *d, const struct at_gpu_source *source, 
 int at_cl_launch(const struct at_device *d, void *stream, const struct at_gpu_launch *l,
                  struct at_err *e);
 void at_cl_programs_free(struct at_cl_device *d);
+/* clblast.c: see struct at_gpu */
+int at_cl_library(const struct at_device *d, struct at_err *e);
+int at_cl_gemm(const struct at_device *d, void *stream, const struct at_gpu_gemm *g,
+               struct at_err *e);
+void at_cl_library_leave(struct at_cl_device *d);
 /* memory.c */
 extern const struct at_memory at_cl_memory;
 bool at_cl_try_in_place(struct at_cl_device *d);

@@ -106,6 +106,8 @@ static void ask(struct at_cl_device *d)
         .group_items = (int64_t)number(d, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof(size_t)),
         .kernel = at_cl_kernel,
         .launch = at_cl_launch,
+        .library = at_cl_library,
+        .gemm = at_cl_gemm,
     };
 }
 
@@ -216,6 +218,7 @@ static void leave(attend_ctx *ctx)
     for (int i = 0; i < o->ndevice; i++) {
         struct at_cl_device *d = &o->device[i];
         at_cl_programs_free(d);
+        at_cl_library_leave(d);
         if (d->given)
             o->cl.clReleaseCommandQueue(d->given);
         if (d->context)
