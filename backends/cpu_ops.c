@@ -199,23 +199,35 @@ static bool accepts_concat(const attend_plan *plan, const struct at_step *s, str
     return at_need(why, rows, "not all tensors have contiguous rows");
 }
 
+/* A part to its place. */
+static void concat_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    const struct at_view *a = j->in[0], *to = j->out;
+    size_t bytes = (size_t)attend_type_row_bytes(a->type, a->shape[a->rank - 1]);
+    (void)slot;
+    for (int64_t r = item * j->per_item; r < at_min(j->rows, (item + 1) * j->per_item); r++)
+        memcpy(at_view_at(to, row_offset(a, r, to)), at_view_at(a, row_offset(a, r, a)), bytes);
+}
+
 static int run_concat(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *out = at_result(x, s);
-    int axis = s->p->concat.axis;
+    int axis = s->p->concat.axis, status = 0;
     int64_t at = 0;
-    for (int k = 0; k < s->nin; k++) {
+    for (int k = 0; k < s->nin && status == 0; k++) {
         const struct at_view *a = at_arg(x, s, k);
-        struct at_view part = *out; /* the place of this part */
-        part.data = at_view_at(out, at * out->stride[axis]);
-        part.shape[axis] = a->shape[axis];
+        struct at_view place = *out;
+        place.data = at_view_at(out, at * out->stride[axis]);
+        place.shape[axis] = a->shape[axis];
         at += a->shape[axis];
-        size_t bytes = (size_t)attend_type_row_bytes(a->type, a->shape[a->rank - 1]);
-        for (int64_t r = 0, rows = row_count(a); bytes && r < rows; r++)
-            memcpy(at_view_at(&part, row_offset(a, r, &part)), at_view_at(a, row_offset(a, r, a)),
-                   bytes);
+        int64_t bytes = attend_type_row_bytes(a->type, a->shape[a->rank - 1]);
+        struct job j = {.in = {a}, .out = &place, .rows = bytes ? row_count(a) : 0};
+        j.per_item = at_max(1, ITEM_BYTES / at_max(1, bytes));
+        status = at_cpu_items(x, at_ceil_div(j.rows, j.per_item), (double)(j.rows * bytes),
+                              concat_item, &j);
     }
-    return 0;
+    return status;
 }
 
 /* ---- rope ---- */

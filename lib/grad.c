@@ -99,7 +99,7 @@ static attend_tensor fit(struct at_grad *w, int t, attend_tensor dy)
     return same ? dy : attend_graph_sum(w->g, dy, shape);
 }
 
-static void add_to(struct at_grad *w, int t, attend_tensor dy)
+void at_grad_give_to(struct at_grad *w, int t, attend_tensor dy)
 {
     dy = fit(w, t, dy);
     if (w->of[t] >= 0)
@@ -111,15 +111,15 @@ static void add_to(struct at_grad *w, int t, attend_tensor dy)
 void at_grad_give(struct at_grad *w, const struct at_node *n, int k, attend_tensor dy)
 {
     if (at_grad_wanted(w, n, k) && !w->g->err.status)
-        add_to(w, n->in[k], dy);
+        at_grad_give_to(w, n->in[k], dy);
 }
 
 /* ---- the walk ---- */
 
-static void mark_dependent(struct at_grad *w, int nnode)
+static void mark_dependent(struct at_grad *w)
 {
     const attend_graph *g = w->g;
-    for (int i = 0; i < nnode; i++) {
+    for (int i = 0; i < w->nnode; i++) {
         bool any = false;
         for (int k = 0; k < g->node[i].nin; k++)
             any = any || (g->node[i].in[k] >= 0 && w->depends[g->node[i].in[k]]);
@@ -129,20 +129,22 @@ static void mark_dependent(struct at_grad *w, int nnode)
     }
 }
 
-static int walk_back(struct at_grad *w, int nnode)
+static int walk_back(struct at_grad *w)
 {
     attend_graph *g = w->g;
     const char *label = g->label;
-    for (int i = nnode - 1; i >= 0 && g->err.status == 0; i--) {
+    for (int i = w->nnode - 1; i >= 0 && g->err.status == 0; i--) {
         struct at_node n = g->node[i]; /* nodes move when there are more */
         bool given = false, wanted = false;
+        g->label = n.label;
+        for (int k = 0; k < n.nout; k++)
+            at_grad_join(w, n.out[k]);
         for (int k = 0; k < n.nout; k++)
             given = given || (n.out[k] >= 0 && w->of[n.out[k]] >= 0);
         for (int k = 0; k < n.nin; k++)
             wanted = wanted || at_grad_wanted(w, &n, k);
         if (!given || !wanted || n.dead)
             continue;
-        g->label = n.label;
         if (at_op_writes(n.op))
             at_grad_refuse(w, &n, "a state that was written is behind it");
         else if (!at_ops[n.op].grad)
@@ -187,6 +189,7 @@ static bool is_float(attend_type t)
 static attend_tensor result(struct at_grad *w, int t)
 {
     attend_graph *g = w->g;
+    at_grad_join(w, t); /* of what no node made */
     if (w->of[t] >= 0 || g->err.status)
         return handle(w, w->of[t]);
     attend_shape shape =
@@ -211,11 +214,13 @@ static int begin(struct at_grad *w, const attend_tensor *outputs, int noutputs,
     if (o->fuse && at_canon_fuse(g) < 0)
         return g->err.status;
     w->ntensor = g->ntensor;
+    w->nnode = g->nnode;
     w->of = at_alloc(g->ctx, (int64_t)g->ntensor * (int64_t)sizeof *w->of);
     w->again = at_alloc(g->ctx, (int64_t)g->ntensor * (int64_t)sizeof *w->again);
     w->depends = at_calloc(g->ctx, g->ntensor, sizeof *w->depends);
     w->keep = at_calloc(g->ctx, g->ntensor, sizeof *w->keep);
-    if (!w->of || !w->again || !w->depends || !w->keep)
+    w->joined = at_calloc(g->ctx, g->ntensor, sizeof *w->joined);
+    if (!w->of || !w->again || !w->depends || !w->keep || !w->joined)
         return at_fail(&g->err, ATTEND_ENOMEM, "no memory for gradients");
     memset(w->of, -1, (size_t)g->ntensor * sizeof *w->of);
     memset(w->again, -1, (size_t)g->ntensor * sizeof *w->again);
@@ -248,16 +253,15 @@ int attend_grad(attend_graph *g, const attend_tensor *outputs, const attend_tens
         memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
     for (int i = 0; i < ninputs; i++)
         grads[i] = attend_none();
-    int nnode = g->nnode;
     int status = g->err.status ? g->err.status : begin(&w, outputs, noutputs, inputs, ninputs, &o);
     if (status == 0)
-        mark_dependent(&w, nnode);
+        mark_dependent(&w);
     for (int i = 0; i < noutputs && status == 0; i++) {
-        add_to(&w, outputs[i].id, seed(&w, outputs[i].id, seeds ? &seeds[i] : NULL));
+        at_grad_give_to(&w, outputs[i].id, seed(&w, outputs[i].id, seeds ? &seeds[i] : NULL));
         status = g->err.status;
     }
     if (status == 0)
-        status = walk_back(&w, nnode);
+        status = walk_back(&w);
     for (int i = 0; i < ninputs && status == 0; i++) {
         grads[i] = result(&w, inputs[i].id);
         status = g->err.status;
@@ -266,5 +270,6 @@ int attend_grad(attend_graph *g, const attend_tensor *outputs, const attend_tens
     at_free(g->ctx, w.again);
     at_free(g->ctx, w.depends);
     at_free(g->ctx, w.keep);
+    at_free(g->ctx, w.joined);
     return status;
 }

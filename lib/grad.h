@@ -13,7 +13,8 @@ struct at_grad {
     bool *depends; /* does it depend on an input of attend_grad? */
     bool *keep;    /* recomputing: what need not be computed again */
     int *again;    /* and what was, or -1 */
-    int ntensor;
+    bool *joined;  /* have the slices of this tensor given what they have? */
+    int ntensor, nnode;
     bool recompute;
 };
 
@@ -30,6 +31,11 @@ int at_grad_refuse(struct at_grad *w, const struct at_node *n, const char *why);
 /* Appends a node; n is its inputs' count. */
 attend_tensor at_grad_node(struct at_grad *w, enum at_opcode op, const attend_tensor *in, int n,
                            const union at_params *p);
+/* What the slices of tensor t give it, when all of them have their gradients: one concatenation
+ * where they are end to end, else a padded tensor each. */
+void at_grad_join(struct at_grad *w, int t);
+/* dy is (part of) the gradient of tensor t. */
+void at_grad_give_to(struct at_grad *w, int t, attend_tensor dy);
 /* f32 zeros that broadcast to anything. */
 attend_tensor at_grad_zero(struct at_grad *w);
 

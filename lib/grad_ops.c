@@ -212,15 +212,70 @@ int at_grad_permute(struct at_grad *w, const struct at_node *n)
     return status(w);
 }
 
+/* Slices give nothing by themselves: at_grad_join. */
 int at_grad_slice(struct at_grad *w, const struct at_node *n)
+{
+    (void)n;
+    return status(w);
+}
+
+static void give_padded(struct at_grad *w, int t, const struct at_node *n)
 {
     union at_params p = {
         .pad = {.axis = n->p.slice.axis, .start = n->p.slice.start}
     };
-    attend_shape shape = shape_of(w, n->in[0]);
+    attend_shape shape = shape_of(w, t);
     int in[] = {at_grad_out(w, n, 0).id}, id = at_graph_add(w->g, AT_PAD, in, 1, &p, &shape);
-    at_grad_give(w, n, 0, id < 0 ? attend_none() : (attend_tensor){w->g, id});
-    return status(w);
+    at_grad_give_to(w, t, id < 0 ? attend_none() : (attend_tensor){w->g, id});
+}
+
+/* The slice of tensor t after node i that has a gradient; start below 0: any, else one that begins
+ * there. */
+static int next_slice(const struct at_grad *w, int t, int i, int axis, int64_t start)
+{
+    for (i++; i < w->nnode; i++) {
+        const struct at_node *n = &w->g->node[i];
+        if (n->op == AT_SLICE && !n->dead && n->in[0] == t && w->of[n->out[0]] >= 0 &&
+            (start < 0 || (n->p.slice.axis == axis && n->p.slice.start == start)))
+            return i;
+    }
+    return w->nnode;
+}
+
+/* The gradients of t's slices as parts of t, if they are end to end; else 0. */
+static int parts_of(const struct at_grad *w, int t, attend_tensor part[AT_MAX_IN])
+{
+    int count = 0, n = 0, i = next_slice(w, t, -1, 0, -1), axis = 0;
+    int64_t at = 0;
+    if (i < w->nnode)
+        axis = w->g->node[i].p.slice.axis;
+    for (; i < w->nnode; i = next_slice(w, t, i, 0, -1))
+        count++;
+    for (; n < count && n < AT_MAX_IN; n++) {
+        i = next_slice(w, t, -1, axis, at);
+        if (i == w->nnode)
+            return 0;
+        part[n] = at_grad_out(w, &w->g->node[i], 0);
+        at += tensor(w, w->g->node[i].out[0])->shape[axis];
+    }
+    return n == count && n > 1 && at == tensor(w, t)->shape[axis] ? n : 0;
+}
+
+void at_grad_join(struct at_grad *w, int t)
+{
+    attend_tensor part[AT_MAX_IN];
+    if (t < 0 || w->joined[t] || !w->depends[t] || w->g->err.status)
+        return;
+    w->joined[t] = true;
+    int n = parts_of(w, t, part), i = next_slice(w, t, -1, 0, -1);
+    if (n > 0) {
+        at_grad_give_to(w, t, attend_graph_concat(w->g, part, n, w->g->node[i].p.slice.axis));
+        return;
+    }
+    for (; i < w->nnode; i = next_slice(w, t, i, 0, -1)) {
+        struct at_node slice = w->g->node[i]; /* nodes move when there are more */
+        give_padded(w, t, &slice);
+    }
 }
 
 int at_grad_pad(struct at_grad *w, const struct at_node *n)

@@ -170,6 +170,21 @@ static void views(struct made *m)
     out(m, attend_graph_slice(m->g, b, 3, 1, 2));
     out(m, attend_graph_slice(m->g, a, 2, 2, 3));
 }
+/* Of a tensor: end to end and out of order, with one more reader; some only; overlapping; of two
+ * axes. */
+static void slices(struct made *m)
+{
+    attend_graph *g = m->g;
+    attend_tensor a = in(m, S(2, 3, 7)), b = attend_graph_tanh(g, a), c = in(m, S(5, 4));
+    attend_tensor last = attend_graph_slice(g, b, 2, 5, 2), mid = attend_graph_slice(g, b, 2, 2, 3);
+    out(m, attend_graph_mul(g, attend_graph_slice(g, b, 2, 0, 2), last));
+    out(m, attend_graph_add(g, mid, attend_graph_slice(g, a, 2, 1, 3)));
+    attend_tensor x =
+        attend_graph_mul(g, attend_graph_slice(g, c, 0, 0, 3), attend_graph_slice(g, c, 0, 2, 3));
+    x = attend_graph_add(g, attend_graph_slice(g, x, 1, 0, 2), attend_graph_slice(g, x, 1, 2, 2));
+    out(m,
+        attend_graph_mul(g, attend_graph_slice(g, x, 0, 0, 2), attend_graph_slice(g, x, 0, 1, 2)));
+}
 static void sums(struct made *m)
 {
     attend_tensor a = in(m, S(3, 4, 5));
@@ -388,6 +403,7 @@ static const struct {
     CASE(gather),
     CASE(concat),
     CASE(views),
+    CASE(slices),
     CASE(sums),
     CASE(cross_entropy),
     CASE(square_loss),

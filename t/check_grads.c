@@ -65,6 +65,7 @@ int check_gradients(attend_ctx *c, const char *device, const char *word, struct 
             continue;
         wrt[out->n] = (attend_tensor){g, t};
         out->size[out->n] = elements(g, t);
+        out->by[out->n] = strcmp(in[k], "alibi") ? 1 : (double)(p.nk + p.nq);
         out->of[out->n] = calloc((size_t)elements(g, t), sizeof(float));
         bind[n++] =
             (attend_binding){names[out->n], out->of[out->n], elements(g, t) * 4, NULL, 0, 0};
@@ -94,7 +95,7 @@ void check_grads_free(struct check_grads *g)
 /* Every element is a sum over rows, keys and channels of products of factors each rounded a few
  * times; a weight is off by as many roundings as its score is large and has channels.  Where dp and
  * delta cancel (a row that sees one key) what is left is the rounding of both, which are as large
- * as rows of dO and V, of variance 1, make them. */
+ * as rows of dO and V, of variance 1, make them; a slope's is times distances. */
 bool check_same_gradients(attend_ctx *ctx, const char *device, const char *word,
                           const struct check_grads *want)
 {
@@ -108,7 +109,7 @@ bool check_same_gradients(attend_ctx *ctx, const char *device, const char *word,
     if (check_gradients(ctx, device, word, &got) < 0)
         return ok(false, "%s %s: gradients", device, word);
     for (int k = 0; k < got.n; k++) {
-        double most = 4 * sqrt((double)p.dv), worst = 0;
+        double most = 4 * sqrt((double)p.dv) * got.by[k], worst = 0;
         for (int64_t i = 0; i < got.size[k]; i++) {
             if (isnan(want->of[k][i])) /* of a row that sees a NaN, and of the keys that such a row
                                           sees */

@@ -11,6 +11,7 @@
 struct check_grads {
     float *of[CHECK_GRADS];
     int64_t size[CHECK_GRADS];
+    double by[CHECK_GRADS]; /* how many times the gradient of a score is in it: slopes, distances */
     int n;
 };
 
