@@ -13,12 +13,14 @@ int at_cpu_elem(attend_type type)
         return AT_ELEM_F16;
     case ATTEND_BF16:
         return AT_ELEM_BF16;
+#ifndef AT_NO_QUANTISED
     case ATTEND_Q8_0:
         return AT_ELEM_Q8_0;
     case ATTEND_Q4_0:
         return AT_ELEM_Q4_0;
     case ATTEND_Q4_1:
         return AT_ELEM_Q4_1;
+#endif
     default:
         return -1;
     }
@@ -69,21 +71,39 @@ static int probe(attend_ctx *ctx)
     return 0;
 }
 
-static const struct at_row *const rows[] = {&at_cpu_attention,     &at_cpu_attention_grad,
-                                            &at_cpu_weights,       &at_cpu_matmul_int8,
-                                            &at_cpu_matmul,        &at_cpu_add,
-                                            &at_cpu_mul,           &at_cpu_scale,
-                                            &at_cpu_silu,          &at_cpu_gelu,
-                                            &at_cpu_gelu_tanh,     &at_cpu_tanh,
-                                            &at_cpu_softmax,       &at_cpu_rms_norm,
-                                            &at_cpu_layer_norm,    &at_cpu_rope,
-                                            &at_cpu_gather,        &at_cpu_append,
-                                            &at_cpu_concat,        &at_cpu_cast,
-                                            &at_cpu_copy,          &at_cpu_delta,
-                                            &at_cpu_sum,           &at_cpu_pad,
-                                            &at_cpu_cross_entropy, &at_cpu_cross_entropy_grad,
-                                            &at_cpu_function_grad, &at_cpu_softmax_grad,
-                                            &at_cpu_norm_grad,     &at_cpu_gather_grad,
-                                            &at_cpu_adamw,         NULL};
+static const struct at_row *const rows[] = {&at_cpu_attention,
+                                            &at_cpu_weights,
+                                            &at_cpu_matmul_int8,
+                                            &at_cpu_matmul,
+                                            &at_cpu_add,
+                                            &at_cpu_mul,
+                                            &at_cpu_scale,
+                                            &at_cpu_silu,
+                                            &at_cpu_gelu,
+                                            &at_cpu_gelu_tanh,
+                                            &at_cpu_tanh,
+                                            &at_cpu_softmax,
+                                            &at_cpu_rms_norm,
+                                            &at_cpu_layer_norm,
+                                            &at_cpu_rope,
+                                            &at_cpu_gather,
+                                            &at_cpu_append,
+                                            &at_cpu_concat,
+                                            &at_cpu_cast,
+                                            &at_cpu_copy,
+#ifndef AT_NO_TRAINING
+                                            &at_cpu_attention_grad,
+                                            &at_cpu_delta,
+                                            &at_cpu_sum,
+                                            &at_cpu_pad,
+                                            &at_cpu_cross_entropy,
+                                            &at_cpu_cross_entropy_grad,
+                                            &at_cpu_function_grad,
+                                            &at_cpu_softmax_grad,
+                                            &at_cpu_norm_grad,
+                                            &at_cpu_gather_grad,
+                                            &at_cpu_adamw,
+#endif
+                                            NULL};
 
 const struct at_backend at_backend_simd = {.name = "simd", .probe = probe, .rows = rows};

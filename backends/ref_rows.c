@@ -42,8 +42,10 @@ static int weights_scratch(const attend_plan *plan, struct at_step *s, struct at
  * then its sequences. */
 static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
+#ifndef AT_NO_TRAINING
     if (s->op == AT_ATTENTION_GRAD)
         return at_ref_attention_grad_prepare(plan, s, e);
+#endif
     if (s->op == AT_NORM_GRAD || s->op == AT_GATHER_GRAD) { /* sums of a row, or of a column */
         int t = s->in[0], axis = s->op == AT_GATHER_GRAD ? 0 : plan->graph->tensor[t].rank - 1;
         s->scratch = at_plan_range(plan, s->rows, t, axis).max * (int64_t)sizeof(double);
@@ -64,8 +66,10 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 static int bind(struct attend_exec *x, const struct at_step *s)
 {
     struct at_attn *a = at_step_state(x, s);
+#ifndef AT_NO_TRAINING
     if (s->op == AT_ATTENTION_GRAD)
         return at_ref_attention_grad_bind(x, s);
+#endif
     if (!resolves(s))
         return 0;
     return at_attn_resolve(x, s, a, (struct at_seq *)(a + 1));

@@ -15,13 +15,18 @@
  * Conventions, for every function unless it says otherwise:
  *   - A function that can fail returns 0 or a negative ATTEND_E... status, leaves its outputs NULL
  *     and its inputs as they were, and keeps one sentence in the object of the call
- *     (attend_ctx_error, attend_graph_error, attend_exec_error).
- *   - x_new makes an object on the heap, x_free ends it; freeing NULL is fine.
+ *     (attend_graph_error, attend_exec_error, attend_kv_error) or writes it to its err.
+ * ATTEND_CHECK marks those whose status must be looked at.
+ *   - x_new makes an object on the heap, x_free ends it; freeing NULL is fine.  Free execs before
+ *     their plan, plans and graphs before their context.
+ *   - Options are a struct: x_opts_init sets all of it to the defaults (written beside each field),
+ *     then change what you need.  NULL instead of options means the defaults.
  *   - Strings and arrays that are passed in are copied, but for the data of constants and bindings,
  *     which are borrowed.
  *   - Sizes and strides are int64_t.  Strides count elements (for block-quantised types: blocks).
- *   - A context and a plan may be shared by threads.  A graph and an exec belong to one thread at a
- *     time.
+ *   - A context and a plan may be shared by threads.  A graph, an exec and a KV cache belong to one
+ *     thread at a time.
+ *   - (B, H, S, D) after a tensor is its shape: batch, heads, sequence, channels.
  */
 #ifndef ATTEND_H
 #define ATTEND_H
@@ -159,12 +164,14 @@ typedef struct attend_ctx_opts {
     void *trace_arg;
 } attend_ctx_opts;
 
+/* Sets all fields to the defaults. */
 ATTEND_API void attend_ctx_opts_init(attend_ctx_opts *opts);
 /* A context: devices, threads, memory.  opts NULL means the defaults.  There is no global state:
  * two contexts share nothing.  On failure *out is NULL and the status says why. */
 ATTEND_API int attend_ctx_new(const attend_ctx_opts *opts, attend_ctx **out) ATTEND_CHECK;
 /* Its plans and graphs must have been freed. */
 ATTEND_API void attend_ctx_free(attend_ctx *ctx);
+/* How many threads work in it, the caller's among them. */
 ATTEND_API int attend_ctx_threads(const attend_ctx *ctx);
 
 /* A device, present or not.  Strings live as long as the context. */
@@ -174,6 +181,7 @@ typedef struct attend_device_info {
     int present;        /* 0: cannot be used here; `detail` says why */
     int chosen;         /* 1: what "auto" takes */
 } attend_device_info;
+/* How many there are, absent ones too: i of attend_device_get is from 0 to below it. */
 ATTEND_API int attend_device_count(const attend_ctx *ctx);
 /* ATTEND_EINVAL where i is not below the count. */
 ATTEND_API int attend_device_get(const attend_ctx *ctx, int i, attend_device_info *out);
@@ -240,6 +248,7 @@ ATTEND_API attend_graph *attend_graph_new(attend_ctx *ctx) ATTEND_CHECK;
 ATTEND_API void attend_graph_free(attend_graph *g);
 /* The first error ("attention 'l3': q has head size 96 but k has 128"), or "". */
 ATTEND_API const char *attend_graph_error(const attend_graph *g);
+/* Its status, or 0. */
 ATTEND_API int attend_graph_status(const attend_graph *g);
 
 static inline attend_tensor attend_none(void)
@@ -274,6 +283,7 @@ ATTEND_API void attend_graph_output(attend_graph *g, const char *name, attend_te
 /* Nodes appended from now on carry this label in errors and plans ("l3"), until the next call. */
 ATTEND_API void attend_graph_label(attend_graph *g, const char *label);
 
+/* F32 for no tensor. */
 ATTEND_API attend_type attend_tensor_type(attend_tensor t);
 /* Extents; a dynamic one is the negative value that attend_graph_dim or an operator gave. */
 ATTEND_API attend_shape attend_tensor_shape(attend_tensor t);
@@ -290,6 +300,7 @@ ATTEND_API attend_tensor attend_graph_matmul(attend_graph *g, attend_tensor a, a
  * kept. b may also be q8_0, q4_0 or q4_1; it is read as its dequantised values. */
 ATTEND_API attend_tensor attend_graph_matmul_nt(attend_graph *g, attend_tensor a, attend_tensor b);
 
+/* a + b, and a * b, element by element. */
 ATTEND_API attend_tensor attend_graph_add(attend_graph *g, attend_tensor a, attend_tensor b);
 ATTEND_API attend_tensor attend_graph_mul(attend_graph *g, attend_tensor a, attend_tensor b);
 /* a * factor */
@@ -313,15 +324,15 @@ ATTEND_API attend_tensor attend_graph_rms_norm(attend_graph *g, attend_tensor a,
 ATTEND_API attend_tensor attend_graph_layer_norm(attend_graph *g, attend_tensor a,
                                                  attend_tensor weight, attend_tensor bias,
                                                  float eps);
-ATTEND_API attend_tensor attend_graph_silu(attend_graph *g,
-                                           attend_tensor a); /* a / (1 + exp(-a)) */
+/* Element by element: a / (1 + exp(-a)) (Elfwing et al. 2018). */
+ATTEND_API attend_tensor attend_graph_silu(attend_graph *g, attend_tensor a);
 /* a * Phi(a), by erf; and its tanh approximation (Hendrycks & Gimpel 2016) */
 ATTEND_API attend_tensor attend_graph_gelu(attend_graph *g, attend_tensor a);
 ATTEND_API attend_tensor attend_graph_gelu_tanh(attend_graph *g, attend_tensor a);
+/* Element by element, as in <math.h>; sigmoid is 1 / (1 + exp(-a)), relu max(a, 0). */
 ATTEND_API attend_tensor attend_graph_tanh(attend_graph *g, attend_tensor a);
-ATTEND_API attend_tensor attend_graph_sigmoid(attend_graph *g,
-                                              attend_tensor a); /* 1 / (1 + exp(-a)) */
-ATTEND_API attend_tensor attend_graph_relu(attend_graph *g, attend_tensor a); /* max(a, 0) */
+ATTEND_API attend_tensor attend_graph_sigmoid(attend_graph *g, attend_tensor a);
+ATTEND_API attend_tensor attend_graph_relu(attend_graph *g, attend_tensor a);
 ATTEND_API attend_tensor attend_graph_erf(attend_graph *g, attend_tensor a);
 /* a to a power that is a number: -1 for a reciprocal, 0.5 for a root. */
 ATTEND_API attend_tensor attend_graph_pow(attend_graph *g, attend_tensor a, float exponent);
@@ -341,7 +352,9 @@ typedef struct attend_rope_opts {
     float base;                  /* 10000 */
     attend_tensor factors;       /* none */
 } attend_rope_opts;
+/* Sets all fields to the defaults, which leave pairing unset. */
 ATTEND_API void attend_rope_opts_init(attend_rope_opts *opts);
+/* a (B, H, S, D), rotated: f32 of its shape. */
 ATTEND_API attend_tensor attend_graph_rope(attend_graph *g, attend_tensor a,
                                            attend_tensor positions, const attend_rope_opts *opts);
 
@@ -359,14 +372,16 @@ ATTEND_API attend_tensor attend_graph_append(attend_graph *g, attend_tensor stat
 ATTEND_API attend_tensor attend_graph_append_scaled(attend_graph *g, attend_tensor state,
                                                     attend_tensor rows, attend_tensor slots,
                                                     attend_tensor scale);
+/* The parts one after the other along an axis: one type, other axes of equal extents. */
 ATTEND_API attend_tensor attend_graph_concat(attend_graph *g, const attend_tensor *parts, int n,
                                              int axis);
 /* Rounds to nearest even; between floating types only. */
 ATTEND_API attend_tensor attend_graph_cast(attend_graph *g, attend_tensor a, attend_type type);
 
-/* Views: no copy by themselves.  reshape: the same number of elements in the same order; one extent
- * may be -1 only where ATTEND_INFER is written (it is then computed). */
+/* In the place of one extent of a reshape: what the others leave. */
 #define ATTEND_INFER INT64_MIN
+/* Views, of any type: no copy by themselves.  reshape: the same number of elements in the same
+ * order. */
 ATTEND_API attend_tensor attend_graph_reshape(attend_graph *g, attend_tensor a, attend_shape shape);
 /* Axis d of the result is axis perm[d] of a. */
 ATTEND_API attend_tensor attend_graph_permute(attend_graph *g, attend_tensor a, const int *perm);
@@ -399,6 +414,7 @@ typedef struct attend_mask_opts {
     attend_tensor kv_used;  /* int32 (B): keys j >= kv_used[b] are hidden; 0 <= kv_used[b] <= Skv */
     attend_tensor q_offset; /* int32 (B): off itself, instead of align */
 } attend_mask_opts;
+/* Nothing is hidden. */
 ATTEND_API void attend_mask_opts_init(attend_mask_opts *opts);
 
 /* Scores (B, H, Sq, Skv) with what is hidden set to -inf and a float mask added: the mask of a
@@ -475,6 +491,7 @@ ATTEND_API const char *attend_expr_float(attend_graph *g, double value);
  * its name; a captured tensor by its name, of its indices. */
 ATTEND_API const char *attend_expr_call(attend_graph *g, const char *op, const char *const *args,
                                         int n);
+/* Sets all fields to the defaults: nothing is hidden, scale 1 / sqrt(Dqk), and no tensors. */
 ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
 
 /* q (B, H, Sq, Dqk), k (B, G, Skv, Dqk), v (B, G, Skv, Dv) -> f32 (B, H, Sq, Dv).  H % G == 0 and
@@ -521,6 +538,7 @@ typedef struct attend_weights_opts {
                          * r + 1, and keys likewise; it holds the sum over its keys of the mean over
                          * its rows, so that a row of cells sums to what a row of weights does */
 } attend_weights_opts;
+/* All the weights (DENSE). */
 ATTEND_API void attend_weights_opts_init(attend_weights_opts *opts);
 /* index, where not NULL, receives int32 (B, H, Sq, k), the keys of TOPK, and none in other modes.
  * Where a row sees fewer keys, the rest is 0 and -1. */
@@ -562,7 +580,9 @@ typedef struct attend_multi_head_opts {
     attend_tensor wo, bo;                   /* (Eo, H Dv), (Eo) */
     const attend_attention_opts *attention; /* NULL: the defaults */
 } attend_multi_head_opts;
+/* No tensors and no heads: both must be set. */
 ATTEND_API void attend_multi_head_opts_init(attend_multi_head_opts *opts);
+/* f32 (B, Sq, Eo), or packed (T, Eo).  lse as of attend_graph_attention. */
 ATTEND_API attend_tensor attend_graph_multi_head(attend_graph *g, attend_tensor x,
                                                  attend_tensor context,
                                                  const attend_multi_head_opts *opts,
@@ -594,6 +614,7 @@ typedef struct attend_grad_opts {
     const attend_tensor *keep;
     int nkeep;
 } attend_grad_opts;
+/* Sets all fields to the defaults. */
 ATTEND_API void attend_grad_opts_init(attend_grad_opts *opts);
 /* Appends the backward graph: grads[i] is the gradient of inputs[i], f32 of its shape, of the sum
  * over outputs of seed * output.  seeds[i] has the shape of outputs[i]; none (or seeds NULL): 1,
@@ -617,6 +638,7 @@ typedef struct attend_update_opts {
     float eps;          /* adamw: 1e-8 */
     attend_tensor factor; /* of all gradients, from attend_graph_clip; or none */
 } attend_update_opts;
+/* Sets all fields to the defaults. */
 ATTEND_API void attend_update_opts_init(attend_update_opts *opts);
 /* Optimisers write f32 states and return the next version of the weights.  Gradient: f32 of their
  * shape; rate and step (counted from 1) are f32 of rank 0, inputs that may differ from run to run.
@@ -644,7 +666,9 @@ typedef struct attend_kv attend_kv;
  * the block table), and there are at most `sequences` at a time. */
 ATTEND_API int attend_kv_new(attend_ctx *ctx, int64_t pages, int64_t page, int64_t sequences,
                              int64_t width, attend_kv **out) ATTEND_CHECK;
+/* Ends it and all its sequences. */
 ATTEND_API void attend_kv_free(attend_kv *kv);
+/* The sentence of the last failed call on it, or "". */
 ATTEND_API const char *attend_kv_error(const attend_kv *kv);
 /* An empty sequence: its number, 0 <= number < sequences, or a status. */
 ATTEND_API int attend_kv_open(attend_kv *kv);
@@ -663,7 +687,9 @@ ATTEND_API int attend_kv_forget(attend_kv *kv, int seq, int64_t first) ATTEND_CH
 /* Copies to do before the next run: page copies[2i] of the pool to page copies[2i + 1].  Returns
  * how many, and forgets them; at most `room` are given at a time. */
 ATTEND_API int64_t attend_kv_copies(attend_kv *kv, int32_t *copies, int64_t room);
-ATTEND_API int64_t attend_kv_length(const attend_kv *kv, int seq); /* 0 where there is none */
+/* Keys of a sequence; 0 where there is none. */
+ATTEND_API int64_t attend_kv_length(const attend_kv *kv, int seq);
+/* Pages that no sequence has. */
 ATTEND_API int64_t attend_kv_free_pages(const attend_kv *kv);
 /* Row of the block table: `width` entries, -1 where there is no page. */
 ATTEND_API int attend_kv_table(const attend_kv *kv, int seq, int32_t *row) ATTEND_CHECK;
@@ -691,6 +717,7 @@ typedef struct attend_compile_opts {
     int fuse;           /* 1; 0 keeps composed attention as it was written, for comparison */
     attend_precision precision; /* exact */
 } attend_compile_opts;
+/* Sets all fields to the defaults: device "auto". */
 ATTEND_API void attend_compile_opts_init(attend_compile_opts *opts);
 
 /* Lowers g for the devices of its context.  *out is immutable, may be shared by threads (an exec
@@ -705,6 +732,7 @@ typedef enum attend_format { ATTEND_TEXT = 0, ATTEND_JSON = 1, ATTEND_DOT = 2 } 
 /* The plan for people and programs: each step with its kernel, device, why better kernels refused,
  * flops, bytes; fusions; memory.  A string to free with attend_free, or NULL when memory is out. */
 ATTEND_API char *attend_plan_describe(const attend_plan *plan, attend_format format);
+/* Frees what this library allocated for the caller: strings and arrays.  NULL is fine. */
 ATTEND_API void attend_free(void *p);
 /* Steps of the variant that serves `rows` of the row dimension, and bytes of its arena. */
 ATTEND_API int attend_plan_steps(const attend_plan *plan, int64_t rows);
@@ -716,6 +744,7 @@ typedef struct attend_exec attend_exec;
 
 /* What changes from run to run: arena, bindings, schedule, status. */
 ATTEND_API int attend_exec_new(attend_plan *plan, attend_exec **out) ATTEND_CHECK;
+/* Its bound memory is the caller's again. */
 ATTEND_API void attend_exec_free(attend_exec *exec);
 /* The sentence of the last failed call on this exec, or "". */
 ATTEND_API const char *attend_exec_error(const attend_exec *exec);
@@ -745,26 +774,28 @@ ATTEND_API int attend_run(attend_exec *exec) ATTEND_CHECK;
  * nonzero from any thread ends the run with ATTEND_ECANCELLED. */
 ATTEND_API void attend_exec_cancel(attend_exec *exec, const volatile int *flag);
 
-/* attend_submit enqueues a run and attend_wait waits for it; attend_run is both.  On CPUs submit
- * does the work itself.  Until wait returns, bound memory belongs to the run. */
+/* A run that was submitted. */
 typedef struct attend_fence {
     attend_exec *exec;
     uint64_t run;
 } attend_fence;
+/* attend_submit enqueues a run and attend_wait waits for it; attend_run is both.  On CPUs submit
+ * does the work itself.  Until wait returns, bound memory belongs to the run. */
 ATTEND_API int attend_submit(attend_exec *exec, attend_fence *fence) ATTEND_CHECK;
 ATTEND_API int attend_wait(attend_fence fence) ATTEND_CHECK;
 
 /* ---- Files -------------------------------------------------------------------------------- */
 
-/* A .npy file (NumPy's format, versions 1 to 3, C order, little endian; types f16, f32, f64, i8,
- * i32, i64, u8, bool, and u16 read as bf16).  attend_npy_read allocates *data (attend_free).  err,
- * where errlen > 0, receives a sentence that names the file. */
+/* An array in memory, contiguous; bytes is the size of data. */
 typedef struct attend_array {
     attend_type type;
     attend_shape shape;
     void *data;
     int64_t bytes;
 } attend_array;
+/* Reads a .npy file (NumPy's format, versions 1 to 3, C order, little endian; types f16, f32, f64,
+ * i8, i32, i64, u8, bool, and u16 read as bf16).  out->data is allocated (attend_free).  err, where
+ * errlen > 0, receives a sentence that names the file. */
 ATTEND_API int attend_npy_read(const char *path, attend_array *out, char *err,
                                size_t errlen) ATTEND_CHECK;
 /* Writes beside path and renames: the file is whole, or as it was.  bf16 is written as u16. */

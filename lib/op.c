@@ -132,44 +132,51 @@ double at_op_product(const attend_graph *g, int t, const int64_t *sym)
     return n;
 }
 
+#ifdef AT_NO_TRAINING
+#    define GRAD(name) NULL
+#else
+#    define GRAD(name) at_grad_##name
+#endif
+
 /* clang-format off */
 const struct at_op at_ops[AT_OP_COUNT] = {
     /*               name         in      view   infer            flops            reference       gradient */
-    [AT_MATMUL]    = {"matmul",     2, 2, false, at_infer_matmul,    at_flops_matmul,    at_ref_matmul, at_grad_matmul},
-    [AT_ADD]       = {"add",        2, 2, false, at_infer_binary,    NULL,            at_ref_add, at_grad_add},
-    [AT_MUL]       = {"mul",        2, 2, false, at_infer_binary,    NULL,            at_ref_mul, at_grad_mul},
-    [AT_SCALE]     = {"scale",      1, 1, false, at_infer_unary,     NULL,            at_ref_scale, at_grad_scale},
-    [AT_WHERE]     = {"where",      2, 2, false, at_infer_where,     NULL,            at_ref_where, at_grad_where},
-    [AT_SELECT]    = {"select",     3, 3, false, at_infer_select,    NULL,            at_ref_select, at_grad_select},
-    [AT_MASK]      = {"mask",       1, AT_IN_COUNT, false, at_infer_mask, NULL,       at_ref_mask, at_grad_mask},
-    [AT_SOFTMAX]   = {"softmax",    1, 1, false, at_infer_rows,      NULL,            at_ref_softmax, at_grad_softmax},
-    [AT_ATTENTION] = {"attention",  3, AT_IN_COUNT, false, at_infer_attention, at_flops_attention, at_ref_attention, at_grad_attention},
-    [AT_MERGE]     = {"merge",      4, 4, false, at_infer_merge,     NULL,            at_ref_merge, at_grad_merge},
+    [AT_MATMUL]    = {"matmul",     2, 2, false, at_infer_matmul,    at_flops_matmul,    at_ref_matmul, GRAD(matmul)},
+    [AT_ADD]       = {"add",        2, 2, false, at_infer_binary,    NULL,            at_ref_add, GRAD(add)},
+    [AT_MUL]       = {"mul",        2, 2, false, at_infer_binary,    NULL,            at_ref_mul, GRAD(mul)},
+    [AT_SCALE]     = {"scale",      1, 1, false, at_infer_unary,     NULL,            at_ref_scale, GRAD(scale)},
+    [AT_WHERE]     = {"where",      2, 2, false, at_infer_where,     NULL,            at_ref_where, GRAD(where)},
+    [AT_SELECT]    = {"select",     3, 3, false, at_infer_select,    NULL,            at_ref_select, GRAD(select)},
+    [AT_MASK]      = {"mask",       1, AT_IN_COUNT, false, at_infer_mask, NULL,       at_ref_mask, GRAD(mask)},
+    [AT_SOFTMAX]   = {"softmax",    1, 1, false, at_infer_rows,      NULL,            at_ref_softmax, GRAD(softmax)},
+    [AT_ATTENTION] = {"attention",  3, AT_IN_COUNT, false, at_infer_attention, at_flops_attention, at_ref_attention, GRAD(attention)},
+    [AT_MERGE]     = {"merge",      4, 4, false, at_infer_merge,     NULL,            at_ref_merge, GRAD(merge)},
     [AT_WEIGHTS]   = {"weights",    3, AT_IN_COUNT, false, at_infer_attention, at_flops_weights, at_ref_weights, NULL},
-    [AT_RMS_NORM]  = {"rms_norm",   1, 2, false, at_infer_norm,      NULL,            at_ref_rms_norm, at_grad_norm},
-    [AT_LAYER_NORM]= {"layer_norm", 1, 3, false, at_infer_norm,      NULL,            at_ref_layer_norm, at_grad_norm},
-    [AT_SILU]      = {"silu",       1, 1, false, at_infer_unary,     NULL,            at_ref_silu, at_grad_function},
-    [AT_GELU]      = {"gelu",       1, 1, false, at_infer_unary,     NULL,            at_ref_gelu, at_grad_function},
-    [AT_GELU_TANH] = {"gelu_tanh",  1, 1, false, at_infer_unary,     NULL,            at_ref_gelu_tanh, at_grad_function},
-    [AT_TANH]      = {"tanh",       1, 1, false, at_infer_unary,     NULL,            at_ref_tanh, at_grad_function},
-    [AT_SIGMOID]   = {"sigmoid",    1, 1, false, at_infer_unary,     NULL,            at_ref_sigmoid, at_grad_function},
-    [AT_RELU]      = {"relu",       1, 1, false, at_infer_unary,     NULL,            at_ref_relu, at_grad_function},
-    [AT_ERF]       = {"erf",        1, 1, false, at_infer_unary,     NULL,            at_ref_erf, at_grad_function},
-    [AT_POW]       = {"pow",        1, 1, false, at_infer_unary,     NULL,            at_ref_pow, at_grad_function},
-    [AT_ROPE]      = {"rope",       2, 3, false, at_infer_rope,      NULL,            at_ref_rope, at_grad_rope},
-    [AT_GATHER]    = {"gather",     2, 2, false, at_infer_gather,    NULL,            at_ref_gather, at_grad_gather},
+    [AT_RMS_NORM]  = {"rms_norm",   1, 2, false, at_infer_norm,      NULL,            at_ref_rms_norm, GRAD(norm)},
+    [AT_LAYER_NORM]= {"layer_norm", 1, 3, false, at_infer_norm,      NULL,            at_ref_layer_norm, GRAD(norm)},
+    [AT_SILU]      = {"silu",       1, 1, false, at_infer_unary,     NULL,            at_ref_silu, GRAD(function)},
+    [AT_GELU]      = {"gelu",       1, 1, false, at_infer_unary,     NULL,            at_ref_gelu, GRAD(function)},
+    [AT_GELU_TANH] = {"gelu_tanh",  1, 1, false, at_infer_unary,     NULL,            at_ref_gelu_tanh, GRAD(function)},
+    [AT_TANH]      = {"tanh",       1, 1, false, at_infer_unary,     NULL,            at_ref_tanh, GRAD(function)},
+    [AT_SIGMOID]   = {"sigmoid",    1, 1, false, at_infer_unary,     NULL,            at_ref_sigmoid, GRAD(function)},
+    [AT_RELU]      = {"relu",       1, 1, false, at_infer_unary,     NULL,            at_ref_relu, GRAD(function)},
+    [AT_ERF]       = {"erf",        1, 1, false, at_infer_unary,     NULL,            at_ref_erf, GRAD(function)},
+    [AT_POW]       = {"pow",        1, 1, false, at_infer_unary,     NULL,            at_ref_pow, GRAD(function)},
+    [AT_ROPE]      = {"rope",       2, 3, false, at_infer_rope,      NULL,            at_ref_rope, GRAD(rope)},
+    [AT_GATHER]    = {"gather",     2, 2, false, at_infer_gather,    NULL,            at_ref_gather, GRAD(gather)},
     [AT_APPEND]    = {"append",     3, 4, false, at_infer_append,    NULL,            at_ref_append, NULL},
-    [AT_CONCAT]    = {"concat",     1, AT_MAX_IN, false, at_infer_concat, NULL,       at_ref_concat, at_grad_concat},
-    [AT_CAST]      = {"cast",       1, 1, false, at_infer_cast,      NULL,            at_ref_cast, at_grad_same},
-    [AT_COPY]      = {"copy",       1, 1, false, at_infer_copy,      NULL,            at_ref_copy, at_grad_same},
-    [AT_RESHAPE]   = {"reshape",    1, 1, true,  at_infer_reshape,   NULL,            NULL, at_grad_reshape},
-    [AT_PERMUTE]   = {"permute",    1, 1, true,  at_infer_permute,   NULL,            NULL, at_grad_permute},
-    [AT_SLICE]     = {"slice",      1, 1, true,  at_infer_slice,     NULL,            NULL, at_grad_slice},
-    [AT_EXPAND]    = {"expand",     1, 1, true,  at_infer_expand,    NULL,            NULL, at_grad_expand},
-    [AT_SUM]       = {"sum",        1, 1, false, at_infer_sum,    NULL,            at_ref_sum, at_grad_sum},
-    [AT_PAD]       = {"pad",        1, 1, false, at_infer_pad,    NULL,            at_ref_pad, at_grad_pad},
-    [AT_CROSS_ENTROPY] = {"cross_entropy", 2, 2, false, at_infer_cross_entropy, NULL, at_ref_cross_entropy, at_grad_cross_entropy},
-    [AT_SQUARE_LOSS] = {"square_loss", 2, 2, false, at_infer_square_loss, NULL,    at_ref_square_loss, at_grad_square_loss},
+    [AT_CONCAT]    = {"concat",     1, AT_MAX_IN, false, at_infer_concat, NULL,       at_ref_concat, GRAD(concat)},
+    [AT_CAST]      = {"cast",       1, 1, false, at_infer_cast,      NULL,            at_ref_cast, GRAD(same)},
+    [AT_COPY]      = {"copy",       1, 1, false, at_infer_copy,      NULL,            at_ref_copy, GRAD(same)},
+    [AT_RESHAPE]   = {"reshape",    1, 1, true,  at_infer_reshape,   NULL,            NULL, GRAD(reshape)},
+    [AT_PERMUTE]   = {"permute",    1, 1, true,  at_infer_permute,   NULL,            NULL, GRAD(permute)},
+    [AT_SLICE]     = {"slice",      1, 1, true,  at_infer_slice,     NULL,            NULL, GRAD(slice)},
+    [AT_EXPAND]    = {"expand",     1, 1, true,  at_infer_expand,    NULL,            NULL, GRAD(expand)},
+#ifndef AT_NO_TRAINING
+    [AT_SUM]       = {"sum",        1, 1, false, at_infer_sum,    NULL,            at_ref_sum, GRAD(sum)},
+    [AT_PAD]       = {"pad",        1, 1, false, at_infer_pad,    NULL,            at_ref_pad, GRAD(pad)},
+    [AT_CROSS_ENTROPY] = {"cross_entropy", 2, 2, false, at_infer_cross_entropy, NULL, at_ref_cross_entropy, GRAD(cross_entropy)},
+    [AT_SQUARE_LOSS] = {"square_loss", 2, 2, false, at_infer_square_loss, NULL,    at_ref_square_loss, GRAD(square_loss)},
     [AT_CLIP]      = {"clip",       1, 1, false, at_infer_clip,   NULL,            at_ref_clip, NULL},
     [AT_SGD]       = {"sgd",        3, 5, false, at_infer_update, NULL,            at_ref_sgd, NULL},
     [AT_ADAMW]     = {"adamw",      6, 7, false, at_infer_update, NULL,            at_ref_adamw, NULL},
@@ -183,5 +190,6 @@ const struct at_op at_ops[AT_OP_COUNT] = {
     [AT_GATHER_GRAD] = {"gather_grad", 3, 3, false, at_infer_gather_grad, NULL,    at_ref_gather_grad, NULL},
     [AT_CROSS_ENTROPY_GRAD] = {"cross_entropy_grad", 3, 3, false, at_infer_like, NULL, at_ref_cross_entropy_grad, NULL},
     [AT_SQUARE_LOSS_GRAD] = {"square_loss_grad", 3, 3, false, at_infer_like, NULL, at_ref_square_loss_grad, NULL},
+#endif
 };
 /* clang-format on */

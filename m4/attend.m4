@@ -17,6 +17,18 @@ AS_VAR_POPDEF([cached])])
 AC_DEFUN([AT_FLAGS], [m4_foreach_w([at_flag], [$2], [AT_FLAG([$1], m4_defn([at_flag]))
 ])])
 
+# AT_LINK_FLAG(VARIABLE, FLAG): the same where the linker takes it.
+AC_DEFUN([AT_LINK_FLAG],
+[AS_VAR_PUSHDEF([cached], [at_cv_link_$2])dnl
+AC_CACHE_CHECK([whether the linker takes $2], [cached],
+[at_save_LDFLAGS=$LDFLAGS
+LDFLAGS="$LDFLAGS $2"
+AC_LINK_IFELSE([AC_LANG_SOURCE([[int main(void) { return 0; }]])],
+               [AS_VAR_SET([cached], [yes])], [AS_VAR_SET([cached], [no])])
+LDFLAGS=$at_save_LDFLAGS])
+AS_VAR_IF([cached], [yes], [AS_VAR_APPEND([$1], [" $2"])])
+AS_VAR_POPDEF([cached])])
+
 # AT_ISA(NAME, FLAGS, HEADER, STATEMENT): can this compiler make code for the instruction set?  Sets
 # at_isa_NAME to yes or no, the conditional SIMD_NAME and, for simd/select.c, HAVE_SIMD_NAME.
 # It says nothing about the machine that will run the program: that is asked at run time.

@@ -155,7 +155,7 @@ typedef struct attend_tokenizer attend_tokenizer;
 ATTEND_API int attend_tokenizer_new(const attend_gguf *g, attend_tokenizer **out, char *err,
                                     size_t errlen) ATTEND_CHECK;
 ATTEND_API void attend_tokenizer_free(attend_tokenizer *t);
-
+/* How many tokens it knows. */
 ATTEND_API int32_t attend_tokenizer_size(const attend_tokenizer *t);
 /* The token that starts a text, where the model wants one (its add_bos_token); else -1. */
 ATTEND_API int32_t attend_tokenizer_bos(const attend_tokenizer *t);
@@ -229,10 +229,10 @@ ATTEND_API int attend_llama_new(attend_ctx *ctx, const attend_gguf *file,
                                 const attend_llama_opts *opts, attend_llama **out, char *err,
                                 size_t errlen) ATTEND_CHECK;
 ATTEND_API void attend_llama_free(attend_llama *m);
-
-ATTEND_API int64_t attend_llama_vocabulary(const attend_llama *m); /* logits in a row */
+/* Logits in a row; tokens that fit in the cache, and those that are in it. */
+ATTEND_API int64_t attend_llama_vocabulary(const attend_llama *m);
 ATTEND_API int64_t attend_llama_context(const attend_llama *m);
-ATTEND_API int64_t attend_llama_fed(const attend_llama *m); /* tokens in the cache */
+ATTEND_API int64_t attend_llama_fed(const attend_llama *m);
 /* For printing; it lives as long as the model. */
 ATTEND_API const attend_plan *attend_llama_plan(const attend_llama *m);
 
@@ -298,10 +298,10 @@ ATTEND_API void attend_bert_opts_init(attend_bert_opts *opts);
 ATTEND_API int attend_bert_open(attend_ctx *ctx, const char *folder, const attend_bert_opts *opts,
                                 attend_bert **out, char *err, size_t errlen) ATTEND_CHECK;
 ATTEND_API void attend_bert_free(attend_bert *m);
-
-ATTEND_API int64_t attend_bert_width(const attend_bert *m); /* channels of a token, of a text */
-ATTEND_API int64_t attend_bert_limit(const attend_bert *m); /* tokens of a sequence, at most */
-ATTEND_API int64_t attend_bert_maps_count(const attend_bert *m); /* layers times heads */
+/* Channels of a token, and of a text; tokens of a sequence, at most; layers times heads. */
+ATTEND_API int64_t attend_bert_width(const attend_bert *m);
+ATTEND_API int64_t attend_bert_limit(const attend_bert *m);
+ATTEND_API int64_t attend_bert_maps_count(const attend_bert *m);
 /* They live as long as the model. */
 ATTEND_API const attend_wordpiece *attend_bert_wordpiece(const attend_bert *m);
 ATTEND_API const attend_plan *attend_bert_plan(const attend_bert *m);

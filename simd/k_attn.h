@@ -116,7 +116,7 @@ INLINE void pack_blocks_as(enum at_elem type, float *dst, const void *const *row
 static void pack_lanes(float *dst, const void *const *rows, enum at_elem type, int64_t d0,
                        int64_t n, float scale)
 {
-    switch (type) {
+    switch (any_type(type)) {
     case AT_ELEM_F16:
         pack_lanes_as(AT_ELEM_F16, dst, rows, d0, n, scale);
         break;

@@ -226,7 +226,7 @@ static void dots_part(const struct dots_part *p)
         dots_part_staged(p);
         return;
     }
-    switch (p->k->type) {
+    switch (any_type(p->k->type)) {
     case AT_ELEM_F16:
         dots_part_as(AT_ELEM_F16, p);
         break;
@@ -492,7 +492,7 @@ static void dots_accumulate(float *state, int n, const float *st, const struct a
         dots_accumulate_exact(acc, n, st, rp, v);
         return;
     }
-    switch (v->type) {
+    switch (any_type(v->type)) {
     case AT_ELEM_F16:
         dots_accumulate_as(AT_ELEM_F16, acc, n, st, rp, v, ahead);
         break;

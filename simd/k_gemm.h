@@ -67,7 +67,7 @@ static void pack_columns(float *bp, const struct at_matmul *mm, int64_t n, int c
                          int64_t depth)
 {
     int64_t size = at_elem_size(mm->b_type);
-    if (mm->b_packed) {
+    if (is_packed(mm)) {
         unpack_columns(bp, mm, n, cols, k0, depth);
         return;
     }
@@ -235,10 +235,10 @@ static void matmul(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n
             for (int64_t n = n0; n < n1; n += R)
                 store_row((char *)mm->c + (i * mm->c_stride + n) * at_elem_size(mm->c_type),
                           mm->c_type, zero, n1 - n < R ? n1 - n : R);
-    } else if (mm->b_packed && (mm->int8 || mm->one_form || mm->m <= PACKED_ROWS)) {
+    } else if (is_packed(mm) && (mm->int8 || mm->one_form || mm->m <= PACKED_ROWS)) {
         matmul_packed(mm, i0, i1, n0, n1);
     } else if ((mm->m <= DOTS_ROWS || mm->one_form) && !mm->b_is_kn && !mm->a_is_km &&
-               !mm->b_packed) {
+               !is_packed(mm)) {
         for (int64_t i = i0; i < i1; i += DOTS_ROWS)
             matmul_few(mm, i, i1 - i < DOTS_ROWS ? i1 : i + DOTS_ROWS, n0, n1, scratch);
     } else {

@@ -123,7 +123,23 @@ INLINE V vgelu(V x)
 
 INLINE int is_quantised(enum at_elem type)
 {
+#ifdef AT_NO_QUANTISED
+    return (void)type, 0;
+#else
     return type >= AT_ELEM_Q8_0;
+#endif
+}
+/* A type as it comes at run time, of which the compiler then knows what it can be. */
+INLINE enum at_elem any_type(enum at_elem type)
+{
+    if (!is_quantised(type) && type >= AT_ELEM_Q8_0)
+        __builtin_unreachable();
+    return type;
+}
+
+INLINE int is_packed(const struct at_matmul *mm)
+{
+    return is_quantised(mm->b_type) && mm->b_packed;
 }
 
 INLINE const void *row_at(const struct at_rows *r, int64_t j)
@@ -257,7 +273,7 @@ INLINE void row_to_float(enum at_elem type, float *y, const void *x, int64_t n)
 /* A row of any type to f32. */
 static void load_row(float *y, enum at_elem type, const void *x, int64_t n)
 {
-    switch (type) {
+    switch (any_type(type)) {
     case AT_ELEM_F32:
         memcpy(y, x, (size_t)n * sizeof *y);
         break;

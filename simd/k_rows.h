@@ -210,7 +210,7 @@ static void rope_interleaved(float *y, const float *x, const float *cos, const f
 static void convert(void *y, enum at_elem ytype, const void *x, enum at_elem xtype, int64_t n)
 {
     float piece[256];
-    int64_t block = xtype >= AT_ELEM_Q8_0 ? 32 : 1;
+    int64_t block = is_quantised(xtype) ? 32 : 1;
     for (int64_t e = 0; e < n; e += 256) {
         int64_t some = n - e < 256 ? n - e : 256;
         load_row(piece, xtype, (const char *)x + e / block * at_elem_size(xtype), some);

@@ -17,13 +17,15 @@
 #include "k_dropout.h"
 #include "k_weights.h"
 #include "k_dots.h"
-#include "k_grad.h"
 #include "k_expr.h"
 #include "k_quant.h"
 #include "k_gemm.h"
 #include "k_probe.h"
 #include "k_rows.h"
-#include "k_train.h"
+#ifndef AT_NO_TRAINING
+#    include "k_grad.h"
+#    include "k_train.h"
+#endif
 
 extern const struct at_simd AT_SIMD_TABLE;
 
@@ -51,16 +53,6 @@ const struct at_simd AT_SIMD_TABLE = {
     .next_above = next_above,
     .merge = merge,
     .finish = finish,
-    .back_group = BACK_GROUP,
-    .back_block = BACK_KEYS,
-    .back_pack_rows = back_pack_rows,
-    .back_weights = back_weights,
-    .back_scores = back_scores,
-    .back_combine = back_combine,
-    .back_softcap = back_softcap,
-    .back_keys = back_keys,
-    .back_store = back_store,
-    .back_finish = back_finish,
     .dots_pack_q = dots_pack_q,
     .dots_scores = dots_scores,
     .dots_softmax_step = dots_softmax_step,
@@ -84,6 +76,20 @@ const struct at_simd AT_SIMD_TABLE = {
     .layer_norm = layer_norm,
     .rope_half = rope_half,
     .rope_interleaved = rope_interleaved,
+    .expr = expr_run,
+    .probe_fma = probe_fma,
+    .probe_read = probe_read,
+#ifndef AT_NO_TRAINING
+    .back_group = BACK_GROUP,
+    .back_block = BACK_KEYS,
+    .back_pack_rows = back_pack_rows,
+    .back_weights = back_weights,
+    .back_scores = back_scores,
+    .back_combine = back_combine,
+    .back_softcap = back_softcap,
+    .back_keys = back_keys,
+    .back_store = back_store,
+    .back_finish = back_finish,
     .dot = dot_row,
     .sum = sum_row,
     .lse = lse_row,
@@ -92,7 +98,5 @@ const struct at_simd AT_SIMD_TABLE = {
     .softmax_grad = softmax_grad,
     .norm_grad = norm_grad,
     .adamw = adamw,
-    .expr = expr_run,
-    .probe_fma = probe_fma,
-    .probe_read = probe_read,
+#endif
 };

@@ -16,12 +16,12 @@ extern const struct at_simd at_simd_scalar, at_simd_avx2, at_simd_avx512, at_sim
 
 /* Each says why its instruction set cannot be used here, or NULL. */
 
-static const char *nothing(void)
+static inline const char *nothing(void)
 {
     return NULL;
 }
 
-static const char *not_built(void)
+static inline const char *not_built(void)
 {
     return "not in this build";
 }
@@ -38,7 +38,7 @@ static uint32_t saved_state(void)
     return a;
 }
 
-static const char *lacks_avx2(void)
+static inline const char *lacks_avx2(void)
 {
     uint32_t a, b, c, d, need = bit_FMA | bit_AVX | bit_F16C;
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & need) != need)
@@ -48,7 +48,7 @@ static const char *lacks_avx2(void)
     return (saved_state() & 0x6) == 0x6 ? NULL : "the system does not save AVX registers";
 }
 
-static const char *lacks_avx512(void)
+static inline const char *lacks_avx512(void)
 {
 #    ifdef AT_SIMD_EMULATED /* t/simde */
     return NULL;
@@ -91,7 +91,11 @@ static const struct {
     const struct at_simd *table;
     const char *(*why_not)(void);
 } isas[AT_SIMD_ISAS] = {
+#ifdef HAVE_SIMD_SCALAR
     {"scalar", &at_simd_scalar, nothing     },
+#else
+    {"scalar", NULL, not_built},
+#endif
 #ifdef HAVE_SIMD_AVX2
     {"avx2",   &at_simd_avx2,   lacks_avx2  },
 #else
@@ -146,7 +150,7 @@ const struct at_simd *at_simd_find(const char *name)
 const struct at_simd *at_simd_best(void)
 {
     struct at_simd_isa list[AT_SIMD_ISAS];
-    const struct at_simd *best = &at_simd_scalar;
+    const struct at_simd *best = NULL;
     at_simd_list(list);
     for (int n = 0; n < AT_SIMD_ISAS; n++)
         if (list[n].table)

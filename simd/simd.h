@@ -386,7 +386,7 @@ void at_simd_list(struct at_simd_isa list[AT_SIMD_ISAS]);
 const char *at_simd_unknown(void);
 /* The table of that name if it can run here, or NULL. */
 const struct at_simd *at_simd_find(const char *name);
-/* The last table of the list that can run: never NULL. */
+/* The last table of the list that can run; NULL where a build has none for this CPU. */
 const struct at_simd *at_simd_best(void);
 
 #endif

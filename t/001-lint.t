@@ -48,6 +48,8 @@ none "the library never ends the process" "$(lines '\<(abort|_?exit|quick_exit) 
 none "each source file names its licence" "$(
     find $library tools bench t \( -name '*.[ch]' -o -name '*.t' \) -type f 2>/dev/null |
         xargs grep -L 'SPDX-License-Identifier: MIT')"
+none "each function of the public headers has its comment, or shares that of the line above" "$(
+    awk '/^ATTEND_API/ && above !~ /(\*\/|;)$/ { print FILENAME ":" FNR ": " $0 } { above = $0 }' lib/attend.h models/models.h)"
 none "no flag that breaks infinities" "$(
     grep -nE -e '-(ffast-math|ffinite-math-only|Ofast)' Makefile.am configure.ac m4/attend.m4)"
 

@@ -16,7 +16,8 @@ from . import _library as lib
 from ._library import Error
 from ._memory import empty_like, view
 
-__all__ = ["Error", "devices", "scaled_dot_product_attention", "set_device", "set_threads", "version"]
+__all__ = ["Error", "additive_attention", "devices", "scaled_dot_product_attention", "set_device",
+           "set_threads", "version"]
 
 _PLANS = 64  # kept for shapes that were seen; the one that was not used for longest goes
 _lock = threading.Lock()
@@ -60,46 +61,96 @@ def devices():
 
 
 def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False,
-                                 scale=None, enable_gqa=False):
+                                 scale=None, enable_gqa=False, *, align="top-left", window=None,
+                                 softcap=0.0, alibi_slopes=None, sinks=None, q_lens=None, kv_lens=None,
+                                 return_lse=False):
     """softmax(scale * query @ key^T + mask) @ value, with the arguments, shapes and meaning of
     torch.nn.functional.scaled_dot_product_attention: query (..., Hq, L, E), key (..., H, S, E), value
     (..., H, S, Ev), with two axes at least; f32, f16 or bf16.  attn_mask broadcasts to (..., Hq, L, S): bool,
     where True takes part, or a float that is added.  is_causal hides key j from row i where j > i.
     A row that sees nothing is 0.  The result is of the query's library and type.
 
-    Differences: dropout_p must be 0 (there is no training here), and leading axes must be equal.
+    Differences: dropout_p must be 0 (there is no training here), leading axes must be equal, and a mask and
+    is_causal may both be given: then both hold.
+
+    Arguments that torch has not are named:
+    align: "top-left", or "bottom-right", where row i stands at key i + S - L: for is_causal, window and ALiBi.
+    window: (left, right), how many keys on each side of its own a row sees; -1: all.
+    softcap: scores become softcap * tanh(score / softcap).
+    alibi_slopes: f32 (Hq); slope * the distance of row and key is taken off the score.
+    sinks: f32 (Hq), a logit for each head that takes part in the sum of weights and has no value.
+    q_lens, kv_lens: int32 (N + 1), where each of N packed sequences begins, and the end; query is then
+    (T, Hq, E), key and value (T, H, E).
+    return_lse: gives (result, log of the sum of exponentials of each row's scores), the latter f32 (..., Hq, L),
+    or (Hq, T).
     """
     if dropout_p != 0:
         raise ValueError("dropout_p is %g, and must be 0" % dropout_p)
-    if attn_mask is not None and is_causal:
-        raise ValueError("attn_mask and is_causal cannot both be given")
-    q, k, v = (_four_axes(view(x, name)) for x, name in
-               ((query, "query"), (key, "key"), (value, "value")))
-    mask = None if attn_mask is None else _mask_axes(view(attn_mask, "attn_mask"), q)
-    if q.shape[1] != k.shape[1] and not enable_gqa:
-        raise ValueError("query has %d heads and key has %d; enable_gqa allows that" %
-                         (q.shape[1], k.shape[1]))
-    shape = tuple(query.shape[:-1]) + (v.shape[3],)
-    result, out = empty_like(query, shape, q.type)
-    names = ((b"q", q), (b"k", k), (b"v", v)) + (((b"mask", mask),) if mask else ())
-    what = tuple((x.type, x.shape) for _, x in names) + (bool(is_causal), scale)
-    plan = _get_plan(what, names)
+    if align not in lib.ALIGN:
+        raise ValueError('align is "%s", and can be "top-left" or "bottom-right"' % align)
+    packed = q_lens is not None or kv_lens is not None
+    inputs = {n: _axes(view(x, n), 3 if packed else 4) for n, x in
+              (("query", query), ("key", key), ("value", value))}
+    heads, groups = inputs["query"].shape[1], inputs["key"].shape[1]
+    if heads != groups and not enable_gqa:
+        raise ValueError("query has %d heads and key has %d; enable_gqa allows that" % (heads, groups))
+    if attn_mask is not None:
+        inputs["mask"] = _mask_axes(view(attn_mask, "attn_mask"))
+    for n, x in (("alibi", alibi_slopes), ("sinks", sinks), ("q_lens", q_lens), ("kv_lens", kv_lens)):
+        if x is not None:
+            inputs[n] = view(x, n)
+    rows = tuple(query.shape[:-1])
+    return _compute(query, inputs, rows + (value.shape[-1],), rows[1::-1] if packed else rows,
+                    _Options(bool(is_causal), scale, lib.ALIGN[align], tuple(window or (-1, -1)), softcap,
+                             return_lse))
+
+
+def additive_attention(query, key, value, wq, wk, va, attn_mask=None, *, return_lse=False):
+    """Bahdanau's attention: weights are the softmax of va . tanh(wq query + wk key).  query (B, L, Dq), key
+    (B, S, Dk), value (B, S, Ev), wq (A, Dq), wk (A, Dk), va (A): result f32 (B, L, Ev), its log of sums (B, 1, L).
+    attn_mask broadcasts to (B, 1, L, S), as above."""
+    inputs = {n: view(x, n) for n, x in (("query", query), ("key", key), ("value", value), ("wq", wq),
+                                         ("wk", wk), ("va", va))}
+    if attn_mask is not None:
+        inputs["mask"] = _mask_axes(view(attn_mask, "attn_mask"))
+    rows = tuple(query.shape[:-1])
+    return _compute(query, inputs, rows + (value.shape[-1],), rows[:1] + (1,) + rows[1:],
+                    _Options(False, None, lib.ALIGN["top-left"], (-1, -1), 0.0, return_lse))
+
+
+# What a plan is made for, beside types and shapes.
+_Options = collections.namedtuple("_Options", "causal scale align window softcap lse")
+
+
+def _compute(like, inputs, shape, lse_shape, options):
+    """Runs the plan of these inputs; results are arrays of the library of `like`."""
+    outputs, results = {}, []
+    rank = len(inputs["query"].shape)
+    for name, extents, axes in (("o", shape, rank), ("lse", lse_shape, min(rank, 3) if "wq" in inputs else rank - 1)):
+        if name == "o" or options.lse:
+            result, memory = empty_like(like, extents, lib.F32 if name == "lse" else inputs["query"].type)
+            outputs[name] = memory.lead(axes)
+            results.append(result)
+    what = tuple((n, x.type, x.shape) for n, x in inputs.items()) + (options,)
+    plan = _get_plan(what, inputs, options)
     with plan.lock:
-        plan.run(names, out)
-    return result()
+        plan.run(inputs, outputs)
+    return tuple(r() for r in results) if options.lse else results[0]()
 
 
 # ---- axes ----
 
 
-def _four_axes(v):
-    """(..., H, S, E) as (B, H, S, E)."""
+def _axes(v, rank):
+    """(..., H, S, E) as (B, H, S, E), or packed (T, H, E) as it is."""
     if len(v.shape) < 2:
         raise ValueError("%s has %d axes, and needs two at least" % (v.name, len(v.shape)))
-    return v.lead(4)
+    if rank == 3 and len(v.shape) != 3:
+        raise ValueError("%s has %d axes, and packed sequences have three" % (v.name, len(v.shape)))
+    return v.lead(rank)
 
 
-def _mask_axes(v, q):
+def _mask_axes(v):
     """Aligned on the right, as broadcasting does."""
     if len(v.shape) <= 4:
         return v.lead(4)
@@ -134,9 +185,9 @@ def _get_context():
     return _context
 
 
-def _get_plan(what, names):
+def _get_plan(what, inputs, options):
     with _lock:
-        plan = _plans.pop(what, None) or _Plan(_get_context(), what, names)
+        plan = _plans.pop(what, None) or _Plan(_get_context(), inputs, options)
         _plans[what] = plan
         if len(_plans) > _PLANS:
             _plans.popitem(last=False)
@@ -146,7 +197,7 @@ def _get_plan(what, names):
 class _Plan:
     """One compiled attention and what it needs to run; one thread at a time."""
 
-    def __init__(self, context, what, names):
+    def __init__(self, context, inputs, options):
         self.lock = threading.Lock()
         self.context = context
         self.plan, self.exec = ctypes.c_void_p(), ctypes.c_void_p()
@@ -154,36 +205,46 @@ class _Plan:
         if not graph:
             raise MemoryError("no memory for a graph")
         try:
-            self._compile(graph, names, *what[-2:])
+            self._compile(graph, inputs, options)
         finally:
             lib.attend_graph_free(graph)
         lib.check(lib.attend_exec_new(self.plan, ctypes.byref(self.exec)), "no memory to run")
 
-    def _compile(self, graph, names, causal, scale):
-        tensors = [lib.attend_graph_input(graph, n, v.type, lib.shape(v.shape)) for n, v in names]
-        opts = lib.AttentionOpts()
+    def _compile(self, graph, inputs, options):
+        t = {n: lib.attend_graph_input(graph, n.encode(), v.type, lib.shape(v.shape))
+             for n, v in inputs.items()}
+        opts, lse = lib.AttentionOpts(), lib.Tensor()
         lib.attend_attention_opts_init(ctypes.byref(opts))
-        opts.mask.causal = causal
-        opts.mask.align = lib.TOP_LEFT
-        if len(tensors) > 3:
-            opts.mask.mask = tensors[3]
-        if scale is not None:
-            opts.scale = scale
-        o = lib.attend_graph_attention(graph, *tensors[:3], ctypes.byref(opts), None)
-        if names[0][1].type != lib.F32:
-            o = lib.attend_graph_cast(graph, o, names[0][1].type)
+        opts.mask.causal, opts.mask.align = options.causal, options.align
+        opts.mask.left, opts.mask.right = options.window
+        opts.softcap = options.softcap
+        if options.scale is not None:
+            opts.scale = options.scale
+        if "mask" in t:
+            opts.mask.mask = t["mask"]
+        for n in ("alibi", "sinks", "q_lens", "kv_lens"):
+            if n in t:
+                setattr(opts, n, t[n])
+        call = lib.attend_graph_additive_attention if "wq" in t else lib.attend_graph_attention
+        parts = [t[n] for n in ("query", "key", "value", "wq", "wk", "va") if n in t]
+        o = call(graph, *parts, ctypes.byref(opts), ctypes.byref(lse) if options.lse else None)
+        if inputs["query"].type != lib.F32:
+            o = lib.attend_graph_cast(graph, o, inputs["query"].type)
         lib.attend_graph_output(graph, b"o", o)
+        if options.lse:
+            lib.attend_graph_output(graph, b"lse", lse)
         how = lib.CompileOpts()
         lib.attend_compile_opts_init(ctypes.byref(how))
         how.device = _device
         lib.check(lib.attend_compile(graph, ctypes.byref(how), ctypes.byref(self.plan)),
                   lib.attend_graph_error(graph))
 
-    def run(self, names, out):
-        bind = (lib.Binding * (len(names) + 1))()
-        for b, (name, v) in zip(bind, names):
-            b.set(name, v)
-        bind[len(names)].set(b"o", out)
+    def run(self, inputs, outputs):
+        bind = (lib.Binding * (len(inputs) + len(outputs)))()
+        for b, (name, v) in zip(bind, list(inputs.items()) + list(outputs.items())):
+            b.set(name.encode(), v)
+            if name in outputs:
+                b.stride = None  # new memory is contiguous
         if lib.attend_bind(self.exec, bind, len(bind)) < 0 or lib.attend_run(self.exec) < 0:
             raise Error(lib.attend_exec_error(self.exec).decode())
 

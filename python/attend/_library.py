@@ -9,7 +9,7 @@ from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t
 
 MAX_RANK = 6
 F32, F16, BF16, F64, I8, I32, I64, U8, BOOL = range(9)
-TOP_LEFT = 1
+ALIGN = {"top-left": 1, "bottom-right": 2}
 
 
 class Error(ValueError):
@@ -51,7 +51,9 @@ class MaskOpts(ctypes.Structure):
 
 
 class AttentionOpts(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("mask", MaskOpts), ("scale", c_float), ("rest", c_uint8 * 2048)]
+    _fields_ = [("size", c_size_t), ("mask", MaskOpts), ("scale", c_float), ("softcap", c_float),
+                ("alibi", Tensor), ("sinks", Tensor), ("q_lens", Tensor), ("kv_lens", Tensor),
+                ("rest", c_uint8 * 2048)]
 
 
 class CompileOpts(ctypes.Structure):
@@ -109,6 +111,7 @@ _declare("attend_graph_output", None, c_void_p, c_char_p, Tensor)
 _declare("attend_graph_cast", Tensor, c_void_p, Tensor, c_int)
 _declare("attend_attention_opts_init", None, c_void_p)
 _declare("attend_graph_attention", Tensor, c_void_p, Tensor, Tensor, Tensor, c_void_p, c_void_p)
+_declare("attend_graph_additive_attention", Tensor, c_void_p, *[Tensor] * 6, c_void_p, c_void_p)
 _declare("attend_compile_opts_init", None, c_void_p)
 _declare("attend_compile", c_int, c_void_p, c_void_p, c_void_p)
 _declare("attend_plan_free", None, c_void_p)

@@ -90,17 +90,13 @@ def empty_like(x, shape, type):
     """A function that gives a new array of x's library, and the Memory that it will have."""
     if _is_numpy(x):
         numpy = importlib.import_module("numpy")
-        a = numpy.empty(shape, x.dtype)
-        m = Memory("out", type, shape, contiguous(shape), a.__array_interface__["data"][0], a)
-        return (lambda: a), _joined(m)
+        a = numpy.empty(shape, x.dtype if _TYPES[x.dtype.name] == type else numpy.float32)
+        return (lambda: a), Memory("out", type, shape, contiguous(shape),
+                                   a.__array_interface__["data"][0], a)
     made = _Made(shape, type)
     m = Memory("out", type, shape, contiguous(shape), made.managed.contents.tensor.data, made)
     module = importlib.import_module(x.__class__.__module__.split(".")[0])
-    return (lambda: module.from_dlpack(made)), _joined(m)
-
-
-def _joined(m):
-    return m.lead(4)
+    return (lambda: module.from_dlpack(made)), m
 
 
 class _Made:
