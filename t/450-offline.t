@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Kernels for GPUs that are not here, compiled by clang for AMD's: no vector register is spilled, nothing of an
-# item is in memory, and registers and local memory are at most those of the table.  "slow": older
+# Kernels for GPUs that are not here, compiled by clang for AMD's: no vector register is spilled, and registers,
+# local memory and what an item has in memory (nothing, in forward kernels) are at most those of the table.  "slow": older
 # architectures, too, and Intel's by ocloc where that is installed, which says where it spills.
 clang=
 for c in clang clang-19 clang-16 clang-15 clang-14; do
@@ -30,38 +30,77 @@ program()
     for f in "$@"; do cat "$text/$f.cl"; done
 }
 
-# GPU DV KERNEL VGPRS LOCAL FILES...
+# GPU DV "FILES": compiles them; standard input has kernels, each with the most vector registers, bytes of local
+# memory, and bytes of an item in memory.
 amd()
 {
-    gpu=$1 dv=$2 kernel=$3 most=$4 local=$5
-    shift 5
-    { cat "$srcdir/t/amdgcn.h"; program "$@"; } >"$scratch/k.cl"
-    if ! $clang -x cl -cl-std=CL1.2 -target amdgcn-amd-amdhsa -mcpu=$gpu -nogpulib -Xclang -finclude-default-header \
-        -DAT_DV=$dv -O2 -S -o "$scratch/k.s" "$scratch/k.cl" 2>"$scratch/err"; then
+    { cat "$srcdir/t/amdgcn.h"; program $3; } >"$scratch/k.cl"
+    if ! $clang -x cl -cl-std=CL1.2 -target amdgcn-amd-amdhsa -mcpu=$1 -nogpulib -Xclang -finclude-default-header \
+        -DAT_DV=$2 -DAT_ITEMS=64 -DAT_B=0 -O2 -S -o "$scratch/k.s" "$scratch/k.cl" 2>"$scratch/err"; then
         sed 's/^/# /' "$scratch/err"
-        result 1 "$kernel, $dv channels, $gpu: does not compile"
+        result 1 "$3, $2 channels, $1: does not compile"
         return
     fi
-    seen=$(awk -v kernel=$kernel '
-        /^ *\.group_segment_fixed_size:/ { local = $2 }
-        /^ *\.name: / && $2 ~ /^(attn_|decode)/ { name = $2 }
-        /^ *\.private_segment_fixed_size:/ { private = $2 }
-        /^ *\.vgpr_count:/ { count = $2 }
-        /^ *\.vgpr_spill_count:/ && name == kernel { print count, $2, local, private }' "$scratch/k.s")
-    set -- $seen
-    [ "${1:-9999}" -le $most ] && [ "$2" = 0 ] && [ "$3" -le $local ] && [ "$4" = 0 ]
-    result $? "$kernel, $dv channels, $gpu: ${1:-no} registers (at most $most), $2 spilled, $3 bytes local ($local), $4 in memory"
+    while read -r kernel most local memory; do
+        seen=$(awk -v kernel=$kernel '
+            /^ *\.group_segment_fixed_size:/ { local = $2 }
+            /^ *\.name: / { name = $2 }
+            /^ *\.private_segment_fixed_size:/ { private = $2 }
+            /^ *\.vgpr_count:/ { count = $2 }
+            /^ *\.vgpr_spill_count:/ && name == kernel { print count, $2, local, private }' "$scratch/k.s")
+        kernel="$kernel, $2 channels, $1"
+        fits "$kernel" $most $local $memory $seen
+    done
+}
+
+# NAME MOST LOCAL MEMORY REGISTERS SPILLED LOCAL MEMORY
+fits()
+{
+    [ "${5:-9999}" -le $2 ] && [ "$6" = 0 ] && [ "$7" -le $3 ] && [ "$8" -le $4 ]
+    result $? "$1: ${5:-no} registers (at most $2), $6 spilled, $7 bytes local ($3), $8 in memory ($4)"
 }
 
 # GPU: the table
 table()
 {
-    amd $1 64 attn_local 208 13696 attn_local
-    amd $1 128 attn_local 240 13696 attn_local
-    amd $1 64 decode 208 9568 attn_merge attn_decode
-    amd $1 128 decode 224 9568 attn_merge attn_decode
-    amd $1 64 decode_merge 64 0 attn_merge attn_decode
-    amd $1 64 attn_nolocal 144 0 attn_nolocal
+    amd $1 64 attn_local <<END
+attn_local 208 13696 0
+END
+    amd $1 128 attn_local <<END
+attn_local 240 13696 0
+END
+    amd $1 64 "attn_merge attn_decode" <<END
+decode 208 9568 0
+decode_merge 64 0 0
+END
+    amd $1 128 "attn_merge attn_decode" <<END
+decode 224 9568 0
+decode_merge 64 0 0
+END
+    amd $1 64 attn_nolocal <<END
+attn_nolocal 144 0 0
+END
+    amd $1 64 "attn_unfused attn_weights" <<END
+unfused_scores 48 0 0
+unfused_softmax 32 256 0
+unfused_values 32 0 0
+weights_rows 24 0 0
+weights_columns 32 0 0
+weights_pool 48 256 0
+weights_top 32 0 0
+END
+    amd $1 64 gemm <<END
+matmul 72 8448 0
+matvec 64 1024 0
+END
+    amd $1 64 "back attn_back" <<END
+back_rows 144 12672 1172
+back_keys 152 12672 1172
+END
+    amd $1 128 "back attn_back" <<END
+back_rows 128 12672 1428
+back_keys 184 12672 1172
+END
 }
 
 # DEVICE DV FILES...
@@ -70,7 +109,7 @@ intel()
     device=$1 dv=$2
     shift 2
     program "$@" >"$scratch/k.cl"
-    ocloc compile -device $device -file "$scratch/k.cl" -options "-cl-std=CL1.2 -DAT_DV=$dv" -output k \
+    ocloc compile -device $device -file "$scratch/k.cl" -options "-cl-std=CL1.2 -DAT_DV=$dv -DAT_ITEMS=64" -output k \
         -out_dir "$scratch" >"$scratch/err" 2>&1
     status=$?
     grep -i spill "$scratch/err" | sed 's/^/# /'
@@ -89,6 +128,7 @@ if [ "$1" = slow ]; then
                 intel $device $dv attn_merge attn_decode
             done
             intel $device 64 attn_nolocal
+            intel $device 64 attn_unfused attn_weights
         done
     else
         n=$((n + 1))
