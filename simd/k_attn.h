@@ -309,33 +309,36 @@ static void softmax_step(float *st, int64_t j0, int64_t n, float *state, int64_t
 }
 
 #define LINE 16 /* floats that come into the cache at once */
+#define LINE_BYTES (LINE * (int64_t)sizeof(float))
 
-/* Lines of the rows ahead are asked for a few at a time, so that their misses spread. */
+/* Lines of what is ahead are asked for a few at a time, so that their misses spread. */
 struct lines {
-    const void *const *row;
-    int64_t n, d, width; /* rows left, place in the first of them, floats of one */
+    struct at_ahead list;
+    int64_t at; /* in the first row of the list */
     int64_t each;
 };
-INLINE struct lines lines_of(const struct at_ahead *ahead, int64_t width, int64_t times)
+INLINE struct lines lines_of(const struct at_ahead *ahead, int64_t times)
 {
-    struct lines l = {.width = width};
-    if (ahead && ahead->n > 0 && times > 0) {
-        l.row = ahead->row;
-        l.n = ahead->n;
-        l.each = (l.n * ((width + LINE - 1) / LINE) + times - 1) / times;
+    struct lines l = {0};
+    for (const struct at_ahead *a = ahead; a && times > 0; a = a->then) {
+        if (l.list.n == 0)
+            l.list = *a;
+        l.each += a->n * ((a->bytes + LINE_BYTES - 1) / LINE_BYTES);
     }
+    l.each = l.each ? (l.each + times - 1) / times : 0;
     return l;
 }
 INLINE void ask(struct lines *l)
 {
-    for (int64_t e = 0; e < l->each && l->n > 0; e++) {
-        vprefetch((const float *)*l->row + l->d);
-        l->d += LINE;
-        if (l->d >= l->width) {
-            l->d = 0;
-            l->row++;
-            l->n--;
-        }
+    for (int64_t e = 0; e < l->each && l->list.n > 0; e++) {
+        vprefetch((const char *)*l->list.row + l->at);
+        l->at += LINE_BYTES;
+        if (l->at < l->list.bytes)
+            continue;
+        l->at = 0;
+        l->list.row++;
+        if (--l->list.n == 0 && l->list.then)
+            l->list = *l->list.then;
     }
 }
 
@@ -372,7 +375,7 @@ INLINE void softmax_tile(int nx, float *st, int64_t j, const float *qp, const fl
         for (int x = 0; x < nx; x++)
             z[x][v] = m;
     }
-    if (!ahead->n)
+    if (!ahead->each)
         contract(nx, z, qp, k, stride, 1, dk);
     else
         for (int64_t d = 0; d < dk; d += LINE) {
@@ -431,8 +434,7 @@ static void scores_softmax(float *st, int64_t j0, const float *qp, const struct 
     struct unit u = unit_of(scale);
     const float *key = k->base;
     struct tiles t = cut(k->n);
-    struct lines lines =
-        lines_of(ahead, k->width, (t.wide + t.narrow) * ((k->width + LINE - 1) / LINE));
+    struct lines lines = lines_of(ahead, (t.wide + t.narrow) * ((k->width + LINE - 1) / LINE));
     for (int half = 0; half < 2; half++) {
         int64_t tiles = half ? t.narrow : t.wide;
         switch (tiles ? t.width - half : 0) {
@@ -461,7 +463,7 @@ INLINE void accumulate_tile(int nx, float *acc, const float *st, const float *vp
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++)
             z[x][v] = vzero();
-    if (!ahead->n)
+    if (!ahead->each)
         contract(nx, z, st, vp, 1, nx, n);
     else
         for (int64_t j = 0; j < n; j += LINE) {
@@ -499,7 +501,7 @@ static void accumulate(float *state, int64_t dv, const float *st, const float *v
     float *acc = state + 2 * R;
     int64_t n = j1 - j0;
     struct tiles t = cut(dv);
-    struct lines lines = lines_of(ahead, dv, (t.wide + t.narrow) * ((n + LINE - 1) / LINE));
+    struct lines lines = lines_of(ahead, (t.wide + t.narrow) * ((n + LINE - 1) / LINE));
     st += j0 * R;
     for (int half = 0; half < 2; half++) {
         int64_t width = t.width - half, tiles = half ? t.narrow : t.wide;

@@ -100,10 +100,11 @@ struct at_matmul {
     void *x;
 };
 
-/* Rows of about as many floats as a key, or as a value, which are read or written next. */
+/* Rows that are read or written next, n of so many bytes, and then others. */
 struct at_ahead {
     const void *const *row;
-    int n;
+    int64_t n, bytes;
+    const struct at_ahead *then;
 };
 
 /* Keys that not every row of a panel sees: row r sees those from low[r] to below high[r], and every
@@ -167,7 +168,7 @@ struct at_simd {
      */
     void (*softmax_step)(float *st, int64_t j0, int64_t n, float *state, int64_t dv, float scale);
     /* scores and softmax_step in one, where scores need no more than to be hidden; no score is
-     * stored.  edges: which are; NULL: none is.  ahead, or NULL: rows that are brought into the
+     * stored.  edges: which are; NULL: none is.  ahead, or NULL: what is brought into the
      * cache meanwhile. */
     void (*scores_softmax)(float *st, int64_t j0, const float *qp, const struct at_rows *k,
                            float *state, int64_t dv, float scale, const struct at_edges *edges,
