@@ -110,16 +110,20 @@ bool check_same_gradients(attend_ctx *ctx, const char *device, const char *word,
         return ok(false, "%s %s: gradients", device, word);
     for (int k = 0; k < got.n; k++) {
         double most = 4 * sqrt((double)p.dv) * got.by[k], worst = 0;
+        int64_t where = 0;
         for (int64_t i = 0; i < got.size[k]; i++) {
             if (isnan(want->of[k][i])) /* of a row that sees a NaN, and of the keys that such a row
                                           sees */
                 continue;
             double e = fabs((double)got.of[k][i] - (double)want->of[k][i]);
             most = fmax(most, fabs((double)want->of[k][i]));
+            where = e > worst || isnan(e) ? i : where;
             worst = e > worst || isnan(e) ? e : worst;
         }
         if (!(worst <= unit * most) || !isfinite(most)) {
-            diag("gradient %d: off by %g of %g, bound %g", k, worst, most, unit * most);
+            diag("gradient %d: off by %g of %g, bound %g; element %lld: %g, wants %g", k, worst,
+                 most, unit * most, (long long)where, (double)got.of[k][where],
+                 (double)want->of[k][where]);
             good = false;
         }
     }

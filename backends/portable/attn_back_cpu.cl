@@ -125,6 +125,7 @@ AT_FN int back_strip(const struct at_k_back *b, const struct at_in *x, const str
             if (partial)
                 s = m->j0 + k >= low && m->j0 + k < high ? s : (at_vec)(-AT_INF);
             at_vec p = at_vexp2_or_0(fma(s, (at_vec)(unit), -at_vget(v, w->lse)));
+            p = s == (at_vec)(-AT_INF) ? (at_vec)(0.0f) : p; /* also where the row's LSE is NaN */
             at_vec ds = p * (at_vget(2 * k + v, m->ds) - at_vget(v, w->delta));
             at_vput(p, 2 * k + v, m->p);
             if (!a->below)
