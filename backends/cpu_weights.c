@@ -2,6 +2,7 @@
 /* Attention weights on the CPU: scores as attention computes them (cpu_attn.c), exp(s - lse), and
  * what is kept of them before the next block of keys.  A work item is a panel of rows, a row of
  * cells, or, for sums over rows, a block of keys: each result is made by one of them, in one order.
+ * Where no LSE is given, items that are panels first find reference and sum of each row.
  */
 #include <math.h>
 #include <string.h>
@@ -13,6 +14,12 @@
 struct state {
     struct at_attn a;
     const struct at_schedule *blocks; /* what masks leave of blocks of keys; NULL: all */
+    struct ends *ends;                /* of each row, as lse is, contiguous; NULL: lse is given */
+};
+
+/* How a row's weights come from its scores s: by e^(scale (s - m)). */
+struct ends {
+    float m, by;
 };
 
 /* One item at work. */
@@ -27,8 +34,9 @@ struct work {
     struct at_lanes lanes;
     const struct at_programs *programs; /* of expressions; NULL: none */
     void *steps;                        /* their scratch */
-    float lse[AT_MAX_LANES];
+    float lse[AT_MAX_LANES], m[AT_MAX_LANES], by[AT_MAX_LANES];
     float *q, *st, *k; /* scratch: packed queries, scores, keys that must be converted */
+    float *end;        /* softmax_step's state of a panel */
     double *sum;       /* [heads of the group][keys of the block, or cells] */
     float *score;      /* TOPK: [lane][k], falling */
     int32_t *key;      /* of score */
@@ -56,13 +64,19 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
     const struct at_tensor *q = &plan->graph->tensor[s->in[AT_IN_Q]],
                            *k = &plan->graph->tensor[s->in[AT_IN_K]];
     const struct at_weights *p = &s->p->attention.weights;
-    int64_t dk = q->shape[q->rank - 1];
+    int64_t dk = q->shape[q->rank - 1], rows = s->in[AT_IN_LSE] < 0 ? 1 : 0;
     int64_t floats = at_cpu_attn_q_floats(t, dk, s->in[AT_IN_ADDITIVE] >= 0) +
-                     at_simd_block_floats(t) + at_simd_k_floats(t, dk) + 2 * lane_lists(t, p);
+                     at_simd_block_floats(t) + at_simd_k_floats(t, dk) +
+                     at_simd_state_floats(t, 0) + 2 * lane_lists(t, p);
     s->scratch = floats * (int64_t)sizeof(float) +
                  sums(t, p, q->shape[1] / k->shape[1]) * (int64_t)sizeof(double);
-    s->state =
-        (int64_t)sizeof(struct state) + at_attn_max_seqs(plan, s) * (int64_t)sizeof(struct at_seq);
+    for (int d = 0; d < q->rank - 1; d++)
+        rows = at_mul_size(rows, at_plan_range(plan, s->rows, s->in[AT_IN_Q], d).max);
+    rows = at_mul_size(rows, (int64_t)sizeof(struct ends));
+    if (rows < 0)
+        return at_fail(e, ATTEND_ELIMIT, "weights of too many rows");
+    s->state = (int64_t)sizeof(struct state) +
+               at_attn_max_seqs(plan, s) * (int64_t)sizeof(struct at_seq) + rows;
     return at_cpu_attn_programs(plan, s, e);
 }
 
@@ -79,11 +93,27 @@ static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_
 static int bind(struct attend_exec *x, const struct at_step *s)
 {
     struct state *d = at_step_state(x, s);
-    int status = at_attn_resolve(x, s, &d->a, (struct at_seq *)(d + 1));
+    struct at_seq *seq = (struct at_seq *)(d + 1);
+    int status = at_attn_resolve(x, s, &d->a, seq);
+    d->ends = d->a.lse.data ? NULL : (struct ends *)(seq + at_attn_max_seqs(x->plan, s));
     return status < 0 ? status : at_attn_blocks(x, s, &d->a, &d->blocks);
 }
 
 /* ---- scores ---- */
+
+static struct ends *ends_of(const struct work *w, int r)
+{
+    const struct at_attn *a = w->a;
+    return w->d->ends + (w->seq->qb * a->nh + w->lanes.h[r]) * a->q.shape[2] + w->seq->q0 +
+           w->lanes.i[r];
+}
+
+static float given_lse(const struct work *w, int r)
+{
+    const struct at_view *v = &w->a->lse;
+    return *(const float *)at_view_at(v, w->seq->qb * v->stride[0] + w->lanes.h[r] * v->stride[1] +
+                                             (w->seq->q0 + w->lanes.i[r]) * v->stride[2]);
+}
 
 /* Packed rows [first, first + n) of the item's group become the panel. */
 static void take_panel(struct work *w, int64_t first, int n)
@@ -97,10 +127,13 @@ static void take_panel(struct work *w, int64_t first, int n)
     at_cpu_attn_pack_q(w->t, a, &w->lanes, w->q);
     for (int r = 0; r < room; r++) {
         w->lse[r] = w->floor[r] = INFINITY; /* lanes without a row: weights are 0 */
-        if (r < n)
-            w->lse[r] = *(const float *)at_view_at(
-                &a->lse, w->seq->qb * a->lse.stride[0] + w->lanes.h[r] * a->lse.stride[1] +
-                             (w->seq->q0 + w->lanes.i[r]) * a->lse.stride[2]);
+        w->m[r] = w->by[r] = 0;
+        if (r < n && w->d->ends) {
+            w->m[r] = ends_of(w, r)->m;
+            w->by[r] = ends_of(w, r)->by;
+        } else if (r < n) {
+            w->lse[r] = given_lse(w, r);
+        }
     }
 }
 
@@ -134,13 +167,39 @@ static void each_block(struct work *w, int64_t begin, int64_t end,
 
 static void to_weights(const struct work *w, int64_t j0, int64_t from, int64_t to)
 {
-    w->t->weights(w->st, from - j0, to - from, w->lse, at_cpu_attn_scale(w->a));
+    if (w->d->ends)
+        w->t->shares(w->st, from - j0, to - from, w->m, w->by, at_cpu_attn_scale(w->a));
+    else
+        w->t->weights(w->st, from - j0, to - from, w->lse, at_cpu_attn_scale(w->a));
 }
 
 /* Row i of head h in the result, of which rows of q begin at q0. */
 static char *result_row(const struct work *w, const struct at_view *v, int64_t h, int64_t i)
 {
     return at_view_at(v, w->item.seq * v->stride[0] + h * v->stride[1] + i * v->stride[2]);
+}
+
+/* ---- reference and sum of each row ---- */
+
+static void add_block(struct work *w, int64_t j0, int64_t from, int64_t to)
+{
+    w->t->softmax_step(w->st + (from - j0) * w->lanes.stride, 0, to - from, w->end, 0,
+                       at_cpu_attn_scale(w->a));
+}
+
+static void find_ends(struct work *w)
+{
+    int64_t stride = w->t->rows_per_panel;
+    double scale = (double)at_cpu_attn_scale(w->a);
+    take_panel(w, w->item.first, (int)w->item.count);
+    memset(w->end, 0, 2 * (size_t)stride * sizeof *w->end);
+    each_block(w, 0, w->keys, add_block);
+    for (int r = 0; r < w->lanes.n; r++) {
+        double m = (double)w->end[r], l = (double)w->end[stride + r];
+        if (w->a->sinks)
+            l += exp((double)w->lanes.sink[r] - scale * m);
+        *ends_of(w, r) = (struct ends){(float)m, l > 0 ? (float)(1 / l) : 0};
+    }
 }
 
 /* ---- dense, rows ---- */
@@ -213,8 +272,10 @@ static void top(struct work *w)
         int32_t *index = w->index->data ? (void *)result_row(w, w->index, w->lanes.h[r], i) : NULL;
         for (int64_t e = 0; e < w->p->k; e++) {
             bool some = e < w->count[r];
-            double s = some ? scale * (double)w->score[r * w->p->k + e] : -(double)INFINITY;
-            value[e] = some ? (float)exp(s - (double)w->lse[r]) : 0;
+            double s = some ? (double)w->score[r * w->p->k + e] : 0;
+            value[e] = !some        ? 0
+                       : w->d->ends ? (float)(exp(scale * (s - (double)w->m[r])) * (double)w->by[r])
+                                    : (float)exp(scale * s - (double)w->lse[r]);
             if (index)
                 index[e] = some ? (int32_t)w->seq->k0 + w->key[r * w->p->k + e] : -1;
         }
@@ -302,7 +363,14 @@ struct job {
     struct at_weights p; /* first and end are those of all rows, unless some are chosen */
     struct at_view out, index;
     int64_t each; /* the most items that a group of a sequence has */
+    bool ends;    /* items are panels of rows whose ends are sought */
 };
+
+static bool sums_rows(const struct job *job)
+{
+    return !job->ends &&
+           (job->p.mode == ATTEND_WEIGHTS_COLUMNS || job->p.mode == ATTEND_WEIGHTS_POOL);
+}
 
 /* The items of a group of sequence n: [*first, *end) in steps. */
 static int64_t items(const struct job *job, int64_t n, int64_t *first, int64_t *end)
@@ -313,15 +381,11 @@ static int64_t items(const struct job *job, int64_t n, int64_t *first, int64_t *
     int64_t ratio = at_cpu_attn_ratio(&d->a);
     *first = at_max(0, job->p.first - q->q0) * ratio;
     *end = at_max(*first, at_min(q->nq, job->p.end - q->q0) * ratio);
-    if (job->p.mode == ATTEND_WEIGHTS_COLUMNS || job->p.mode == ATTEND_WEIGHTS_POOL)
-        *first = 0;
-    if (job->p.mode == ATTEND_WEIGHTS_COLUMNS)
-        *end = at_weights_keys(&d->a, n);
-    else if (job->p.mode == ATTEND_WEIGHTS_POOL)
-        *end = job->p.rows;
-    return job->p.mode == ATTEND_WEIGHTS_COLUMNS ? t->keys_per_block
-           : job->p.mode == ATTEND_WEIGHTS_POOL  ? 1
-                                                 : t->rows_per_panel;
+    if (!sums_rows(job))
+        return t->rows_per_panel;
+    *first = 0;
+    *end = job->p.mode == ATTEND_WEIGHTS_COLUMNS ? at_weights_keys(&d->a, n) : job->p.rows;
+    return job->p.mode == ATTEND_WEIGHTS_COLUMNS ? t->keys_per_block : 1;
 }
 
 /* Scratch, in the order of prepare. */
@@ -333,7 +397,8 @@ static void take_scratch(struct work *w, const struct job *job, int slot)
     w->q = (float *)(w->sum + sums(w->t, &job->p, at_cpu_attn_ratio(w->a)));
     w->st = w->q + at_cpu_attn_q_floats(w->t, w->a->dk, w->a->additive);
     w->k = w->st + at_simd_block_floats(w->t);
-    w->score = w->k + at_simd_k_floats(w->t, w->a->dk);
+    w->end = w->k + at_simd_k_floats(w->t, w->a->dk);
+    w->score = w->end + at_simd_state_floats(w->t, 0);
     w->key = (int32_t *)(w->score + lane_lists(w->t, &job->p));
 }
 
@@ -358,6 +423,10 @@ static void run_item(void *arg, int64_t index, int slot)
         .keys = at_weights_keys(&d->a, n)
     };
     take_scratch(&w, job, slot);
+    if (job->ends) {
+        find_ends(&w);
+        return;
+    }
     switch (job->p.mode) {
     case ATTEND_WEIGHTS_COLUMNS:
         columns(&w);
@@ -373,6 +442,21 @@ static void run_item(void *arg, int64_t index, int slot)
     }
 }
 
+static int run_items(struct job *job, int64_t sequences)
+{
+    const struct state *d = at_step_state(job->x, job->s);
+    int64_t first, end, size;
+    double pairs = 0;
+    job->each = 0;
+    for (int64_t n = 0; n < sequences; n++) {
+        size = items(job, n, &first, &end);
+        job->each = at_max(job->each, at_ceil_div(end - first, size));
+        pairs += (double)d->a.seq[n].nq * (double)d->a.seq[n].nk;
+    }
+    return at_cpu_items(job->x, sequences * d->a.ng * job->each,
+                        2 * pairs * (double)(d->a.nh * d->a.dk), run_item, job);
+}
+
 static int run(struct attend_exec *x, const struct at_step *s)
 {
     const struct state *d = at_step_state(x, s);
@@ -380,16 +464,12 @@ static int run(struct attend_exec *x, const struct at_step *s)
                       .s = s,
                       .p = s->p->attention.weights,
                       .out = at_weights_view(x, s, 0),
-                      .index = at_weights_view(x, s, 1)};
-    int64_t first, end, size, sequences = at_weights_begin(&d->a, &job.p, &job.out);
-    double pairs = 0;
-    for (int64_t n = 0; n < sequences; n++) {
-        size = items(&job, n, &first, &end);
-        job.each = at_max(job.each, at_ceil_div(end - first, size));
-        pairs += (double)d->a.seq[n].nq * (double)d->a.seq[n].nk;
-    }
-    return at_cpu_items(x, sequences * d->a.ng * job.each, 2 * pairs * (double)(d->a.nh * d->a.dk),
-                        run_item, &job);
+                      .index = at_weights_view(x, s, 1),
+                      .ends = d->ends != NULL};
+    int64_t sequences = at_weights_begin(&d->a, &job.p, &job.out);
+    int status = job.ends ? run_items(&job, sequences) : 0;
+    job.ends = false;
+    return status < 0 ? status : run_items(&job, sequences);
 }
 
 const struct at_row at_cpu_weights = {"weights", AT_WEIGHTS, accepts, prepare, bind, run};

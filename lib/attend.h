@@ -512,10 +512,14 @@ ATTEND_API attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q
                                                 attend_tensor v, const attend_attention_opts *opts,
                                                 attend_tensor *lse);
 
-/* The weights p = exp(s - lse) of an attention, by a second pass over q and k, with that
- * attention's own LSE (B, H, Sq) and options: all of them, or what fits in memory where Sq x Skv
- * does not.  A weight is 0 where the key is hidden; a row sums to 1, to less with a sink, and to 0
- * where nothing is visible. Dropout is not applied.  For some heads, give slices of q, k and lse.
+/* The weights p = exp(s - lse) of an attention, from its q, k and options: all of them, or what
+ * fits in memory where Sq x Skv does not.  A weight is 0 where the key is hidden; a row sums to 1,
+ * to less with a sink, and to 0 where nothing is visible.  Dropout is not applied.  For some heads,
+ * give slices of q and k.
+ *
+ * lse: none, then scores are made twice, and rows divided by their own sums, which is accurate
+ * however large scores are.  Or an LSE (B, H, Sq) of these keys, which saves the first time, or of
+ * these and others (attend_graph_merge); then weights share a factor of 1 +- |lse| 2^-22.
  *
  * Of packed sequences there is no axis B, rows are those of q, and keys those of k: (H, T, Tk), 0
  * between sequences; over pages they are those of the row's sequence.  A pool (N, H, rows, cols)

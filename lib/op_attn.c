@@ -205,9 +205,11 @@ static int weights_results(attend_graph *g, struct at_node *n, bool packed, cons
     int skip = packed ? 1 : 0, entries = n->in[AT_IN_Q_LENS];
     memcpy(out, scores, sizeof out);
     memcpy(lse, scores, sizeof lse);
-    if (at_op_want_type(g, n, AT_IN_LSE, ATTEND_F32, "lse") < 0 ||
-        at_op_want_shape(g, n, AT_IN_LSE, 3 - skip, lse + skip, "lse") < 0 ||
-        check_weights(g, n, scores[2]) < 0)
+    if (n->in[AT_IN_LSE] >= 0 &&
+        (at_op_want_type(g, n, AT_IN_LSE, ATTEND_F32, "lse") < 0 ||
+         at_op_want_shape(g, n, AT_IN_LSE, 3 - skip, lse + skip, "lse") < 0))
+        return -1;
+    if (check_weights(g, n, scores[2]) < 0)
         return -1;
     bool own = packed && (p->mode == ATTEND_WEIGHTS_POOL ||
                           (p->mode == ATTEND_WEIGHTS_COLUMNS && n->in[AT_IN_TABLE] >= 0));
@@ -329,22 +331,29 @@ int at_infer_attention(attend_graph *g, struct at_node *n, const attend_shape *s
     return at_op_result(g, n, ATTEND_F32, rank - 1, l);
 }
 
-double at_flops_attention(const attend_graph *g, const struct at_node *n, const int64_t *sym)
+/* Pairs of a row and a key, about. */
+static double pairs(const attend_graph *g, const struct at_node *n, const int64_t *sym)
 {
     const struct at_tensor *q = at_op_input(g, n, AT_IN_Q), *k = at_op_input(g, n, AT_IN_K);
     double keys = (double)at_dim_eval(&g->dims, k->shape[k->rank == 3 ? 0 : 2], sym);
     if (n->in[AT_IN_TABLE] >= 0)
         keys *= (double)at_dim_eval(&g->dims, at_op_input(g, n, AT_IN_TABLE)->shape[1], sym);
     double rows = at_op_product(g, n->in[AT_IN_Q], sym) / (double)q->shape[q->rank - 1];
+    return rows * keys * (n->p.attention.visible.causal ? 0.5 : 1);
+}
+
+double at_flops_attention(const attend_graph *g, const struct at_node *n, const int64_t *sym)
+{
+    const struct at_tensor *q = at_op_input(g, n, AT_IN_Q);
     double d = (double)(q->shape[q->rank - 1] + g->tensor[n->out[0]].shape[q->rank - 1]);
-    return 2 * rows * keys * d * (n->p.attention.visible.causal ? 0.5 : 1);
+    return 2 * pairs(g, n, sym) * d;
 }
 
 double at_flops_weights(const attend_graph *g, const struct at_node *n, const int64_t *sym)
 {
-    double keys =
-        at_op_product(g, n->in[AT_IN_K], sym) / (double)at_op_input(g, n, AT_IN_K)->shape[1];
-    return 2 * at_op_product(g, n->in[AT_IN_LSE], sym) * keys;
+    const struct at_tensor *q = at_op_input(g, n, AT_IN_Q);
+    int passes = n->in[AT_IN_LSE] < 0 ? 2 : 1;
+    return 2 * passes * pairs(g, n, sym) * (double)q->shape[q->rank - 1];
 }
 
 void attend_attention_opts_init(attend_attention_opts *opts)
@@ -446,10 +455,9 @@ static void read_expressions(attend_graph *g, const attend_attention_opts *o, in
         p->mask = read_expression(g, &n, false, o->mask_expr, o, in);
 }
 
-/* The inputs of attention, of which the third is v, or of weights, lse; and their parameters. */
+/* The inputs of attention and weights but the third, v or lse; and their parameters. */
 static union at_params attention_inputs(attend_graph *g, attend_tensor q, attend_tensor k,
-                                        attend_tensor third, const attend_attention_opts *opts,
-                                        int *in)
+                                        const attend_attention_opts *opts, int *in)
 {
     attend_attention_opts o;
     union at_params p = {0};
@@ -459,7 +467,6 @@ static union at_params attention_inputs(attend_graph *g, attend_tensor q, attend
         memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
     in[AT_IN_Q] = at_graph_use(g, q, "q");
     in[AT_IN_K] = at_graph_use(g, k, "k");
-    in[AT_IN_V] = at_graph_use(g, third, "v or lse");
     in[AT_IN_ALIBI] = at_op_maybe(g, o.alibi, "alibi");
     in[AT_IN_SINKS] = at_op_maybe(g, o.sinks, "sinks");
     in[AT_IN_Q_LENS] = at_op_maybe(g, o.q_lens, "q_lens");
@@ -484,7 +491,8 @@ attend_tensor attend_graph_attention(attend_graph *g, attend_tensor q, attend_te
                                      attend_tensor *lse)
 {
     int in[AT_IN_COUNT];
-    union at_params p = attention_inputs(g, q, k, v, opts, in);
+    union at_params p = attention_inputs(g, q, k, opts, in);
+    in[AT_IN_V] = at_graph_use(g, v, "v");
     attend_tensor out = at_op_append(g, AT_ATTENTION, in, AT_IN_COUNT, &p, NULL);
     if (lse)
         *lse = out.graph ? (attend_tensor){g, g->node[g->nnode - 1].out[1]} : out;
@@ -505,7 +513,8 @@ attend_tensor attend_graph_attention_weights(attend_graph *g, attend_tensor q, a
     attend_weights_opts_init(&w);
     if (kept)
         memcpy(&w, kept, kept->size < sizeof w ? kept->size : sizeof w);
-    union at_params p = attention_inputs(g, q, k, lse, opts, in);
+    union at_params p = attention_inputs(g, q, k, opts, in);
+    in[AT_IN_LSE] = at_op_maybe(g, lse, "lse");
     p.attention.weights = (struct at_weights){w.mode, w.first, w.end, w.k, w.rows, w.cols};
     attend_tensor out = at_op_append(g, AT_WEIGHTS, in, AT_IN_COUNT, &p, NULL);
     const struct at_node *n = out.graph ? &g->node[g->nnode - 1] : NULL;

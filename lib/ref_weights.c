@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What attention weights mean: p_ij = exp(s_ij - lse_i), 0 where key j is hidden from row i, and
  * what is kept of them. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -22,13 +23,6 @@ struct top {
     int64_t *key, n;
 };
 
-static double lse_of(const struct at_ref_row *r)
-{
-    const struct at_view *v = &r->a->lse;
-    return at_ref_get(v, r->seq->qb * v->stride[0] + r->h * v->stride[1] +
-                             (r->seq->q0 + r->i) * v->stride[2]);
-}
-
 /* fn for each visible key, in order. */
 static void each_key(const struct at_ref_row *r, void *arg,
                      void (*fn)(void *arg, int64_t j, double score))
@@ -42,6 +36,34 @@ static void each_key(const struct at_ref_row *r, void *arg,
             if (score[e] != -(double)INFINITY)
                 fn(arg, j + e, score[e]);
     }
+}
+
+/* A sum of e^s, kept as that of e^(s - m) for the largest s so far. */
+struct sum {
+    double m, l;
+};
+
+static void add_score(void *arg, int64_t j, double score)
+{
+    struct sum *t = arg;
+    double m = fmax(t->m, score);
+    (void)j;
+    t->l = t->l * exp(t->m - m) + exp(score - m);
+    t->m = m;
+}
+
+/* The LSE that is given, or the row's own. */
+static double lse_of(const struct at_ref_row *r)
+{
+    const struct at_view *v = &r->a->lse;
+    struct sum t = {-DBL_MAX, 0};
+    if (v->data)
+        return at_ref_get(v, r->seq->qb * v->stride[0] + r->h * v->stride[1] +
+                                 (r->seq->q0 + r->i) * v->stride[2]);
+    each_key(r, &t, add_score);
+    if (r->a->sinks)
+        add_score(&t, 0, (double)r->a->sinks[r->h]);
+    return t.m + log(t.l);
 }
 
 static int64_t place(const struct at_view *v, const struct at_ref_row *r, int64_t row, int64_t k)

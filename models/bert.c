@@ -122,27 +122,27 @@ static attend_tensor join_heads(struct build *b, attend_tensor x)
 }
 
 /* The result "mapI": the weights of a layer. */
-static void add_map(struct build *b, int64_t i, attend_tensor q, attend_tensor k, attend_tensor lse)
+static void add_map(struct build *b, int64_t i, attend_tensor q, attend_tensor k)
 {
     char name[32];
     snprintf(name, sizeof name, "map%" PRId64, i);
-    attend_graph_output(b->g, name,
-                        attend_graph_attention_weights(b->g, q, k, lse, NULL, b->kept, NULL));
+    attend_graph_output(
+        b->g, name, attend_graph_attention_weights(b->g, q, k, attend_none(), NULL, b->kept, NULL));
 }
 
 static attend_tensor attention(struct build *b, int64_t i, attend_tensor x)
 {
     const int64_t width = b->m->n.width;
     attend_attention_opts opts;
-    attend_tensor q, k, v, o, lse;
+    attend_tensor q, k, v, o;
     attend_attention_opts_init(&opts);
     opts.q_lens = opts.kv_lens = b->starts;
     q = split_heads(b, linear(b, x, i, "attention.self.query", width, width));
     k = split_heads(b, linear(b, x, i, "attention.self.key", width, width));
     v = split_heads(b, linear(b, x, i, "attention.self.value", width, width));
-    o = attend_graph_attention(b->g, q, k, v, &opts, b->kept ? &lse : NULL);
+    o = attend_graph_attention(b->g, q, k, v, &opts, NULL);
     if (b->kept)
-        add_map(b, i, q, k, lse);
+        add_map(b, i, q, k);
     return linear(b, join_heads(b, o), i, "attention.output.dense", width, width);
 }
 

@@ -246,10 +246,10 @@ static attend_tensor mapped_attention(struct llama_build *b, int64_t layer, atte
                                       const attend_attention_opts *opts)
 {
     char name[24];
-    attend_tensor lse, o = attend_graph_attention(b->g, q, k, v, opts, &lse);
+    attend_tensor o = attend_graph_attention(b->g, q, k, v, opts, NULL);
     at_llama_map_name(name, layer);
-    attend_graph_output(b->g, name,
-                        attend_graph_attention_weights(b->g, q, k, lse, opts, b->kept, NULL));
+    attend_graph_output(
+        b->g, name, attend_graph_attention_weights(b->g, q, k, attend_none(), opts, b->kept, NULL));
     return o;
 }
 

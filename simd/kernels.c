@@ -50,6 +50,7 @@ const struct at_simd AT_SIMD_TABLE = {
     .accumulate = accumulate,
     .dropout = dropout,
     .weights = weights,
+    .shares = shares,
     .next_above = next_above,
     .merge = merge,
     .finish = finish,

@@ -186,6 +186,8 @@ struct at_simd {
                     const struct at_dropout *d, const uint32_t *i, const uint32_t *bh);
     /* st[j0 .. j0+n): scores to weights e^(scale s - lse[row]), and 0 for -INFINITY. */
     void (*weights)(float *st, int64_t j0, int64_t n, const float *lse, float scale);
+    /* The same by the m that softmax_step left of these scores: by[row] e^(scale (s - m[row])). */
+    void (*shares)(float *st, int64_t j0, int64_t n, const float *m, const float *by, float scale);
     /* The first key of [j, end) with a score above floor[row] in some row, or end. */
     int64_t (*next_above)(const float *st, int64_t j, int64_t end, const float *floor);
     /* Folds `other` (keys after those of state) into state. */

@@ -3,7 +3,8 @@
  * reference give; rows sum to 1, hidden keys have none, equal ones come by their key.
  *
  * A score is off by at most (D + 14) u scale |q| |k| on either side, LSE by as much; so a weight,
- * with |scale q k| <= LARGEST, by a factor within exp(+-BOUND). */
+ * with scale |q| |k| <= LARGEST, by a factor within exp(+-BOUND).  Where rows divide by their own
+ * sums these are 1 to the rounding of a sum, however large scores are. */
 #include "graph_help.h"
 
 #include <math.h>
@@ -13,12 +14,15 @@
 enum { B = 2, H = 6, NQ = 37, NK = 250, D = 16, PAGE = 16, PAGES = 16, K = 9, FIRST = 5, END = 20 };
 enum { ROWS = 5, COLS = 7 };
 #define LARGEST 80.0
+#define TIMES 120 /* LARGEST, where scores are huge */
 #define BOUND (4 * (D + 14) * LARGEST * 0x1p-24)
+#define OWN_SUM ((2 * ALL_KEYS + 32) * 0x1p-24)
 
 static const struct config {
     const char *name;
     int64_t groups;
-    bool causal, window, mask, bias, sinks, alibi, softcap, used, paged, additive, equal, expr;
+    bool causal, window, mask, bias, sinks, alibi, softcap, used, paged, additive, equal, expr,
+        huge;
 } configs[] = {
   /* clang-format off */
     {.name = "plain", .groups = H},
@@ -28,6 +32,7 @@ static const struct config {
     {.name = "pages", .groups = 2, .used = true, .paged = true, .causal = true},
     {.name = "expressions", .groups = 3, .expr = true},
     {.name = "additive", .groups = H, .additive = true, .mask = true},
+    {.name = "huge scores", .groups = 2, .sinks = true, .huge = true},
     {.name = "equal scores", .groups = 2, .mask = true, .equal = true},
   /* clang-format on */
 };
@@ -46,6 +51,7 @@ static struct results {
     float top[B * H * NQ * K], best[B * H * NQ], pool[B * H * ROWS * COLS];
     int32_t index[B * H * NQ * K];
 } want, got;
+static bool own; /* rows divide by their own sums */
 
 static int64_t keys_of(const struct config *c)
 {
@@ -90,6 +96,8 @@ static void keep(attend_graph *g, attend_tensor q, attend_tensor k, attend_tenso
     w.k = K;
     w.rows = ROWS;
     w.cols = COLS;
+    if (own)
+        lse = attend_none();
     attend_graph_output(g, name, attend_graph_attention_weights(g, q, k, lse, o, &w, &index));
     if (mode != ATTEND_WEIGHTS_TOPK)
         return;
@@ -156,9 +164,11 @@ static void run(attend_ctx *ctx, const char *device, const struct config *c, str
     attend_graph_free(g);
 }
 
+static double bound; /* BOUND, for the scores of the config */
+
 static bool close_to(double x, double y)
 {
-    return fabs(x - y) <= expm1(BOUND) * fmax(fabs(x), fabs(y)) + 1e-30;
+    return fabs(x - y) <= expm1(bound) * fmax(fabs(x), fabs(y)) + 1e-30;
 }
 
 /* ---- what each mode must be, from the reference's dense weights ---- */
@@ -179,7 +189,8 @@ static void test_dense(const char *device, const struct config *c)
             sum += (double)y;
         }
         double all = got.lse[n] == -INFINITY ? 0 : 1;
-        sums += c->sinks ? !(sum < 1) : all == 0 ? sum != 0 : fabs(sum - all) > BOUND;
+        double off = own ? OWN_SUM : bound;
+        sums += c->sinks ? !(sum < 1 + off) : all == 0 ? sum != 0 : fabs(sum - all) > off;
         int64_t i = n % NQ;
         for (int64_t j = 0; i >= FIRST && i < END && j < nk; j++)
             rows += !close_to((double)got.dense[n * nk + j],
@@ -227,7 +238,7 @@ static int falling(const void *a, const void *b)
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* A weight that a double cannot hold is 0, and here there is none. */
+/* A weight that is too small is 0, though it has its place and key: only where scores are huge. */
 static void test_top(const char *device, const struct config *c)
 {
     int64_t nk = keys_of(c), wrong = 0, order = 0;
@@ -240,13 +251,13 @@ static void test_top(const char *device, const struct config *c)
             float value = got.top[n * K + e];
             int32_t j = got.index[n * K + e];
             if (sorted[e] == 0) {
-                wrong += value != 0 || j != -1;
+                wrong += value != 0 || (j != -1 && !c->huge);
                 continue;
             }
             if (j < 0 || j >= nk || !close_to((double)value, (double)sorted[e]) ||
                 !close_to((double)value, (double)row_of(c, n)[j]))
                 wrong++;
-            if (e > 0 && !(value < got.top[n * K + e - 1]))
+            if (e > 0 && value > 1e-30f && !(value < got.top[n * K + e - 1]))
                 order += value != got.top[n * K + e - 1] || j <= got.index[n * K + e - 1];
         }
     }
@@ -302,24 +313,33 @@ static void test_refusals(attend_ctx *ctx)
     refuse(ctx, &w, "a map of 1 x -1 cells");
 }
 
-int main(void)
+static void test_config(attend_ctx *ctx, const struct config *c)
 {
     attend_device_info d;
+    for (size_t n = 0; (c->equal || c->huge) && n < NELEM(in.q); n++)
+        in.q[n] *= c->equal ? 0 : TIMES;
+    bound = (c->huge ? TIMES : 1) * BOUND;
+    run(ctx, "ref", c, &want);
+    for (int i = 0; attend_device_get(ctx, i, &d) == ATTEND_OK; i++) {
+        if (!d.present)
+            continue;
+        run(ctx, d.name, c, &got);
+        test_dense(d.name, c);
+        test_columns(d.name, c);
+        test_top(d.name, c);
+        test_pool(d.name, c);
+    }
+}
+
+int main(void)
+{
     attend_ctx *ctx = help_context(2);
-    make_inputs();
-    for (size_t n = 0; n < NELEM(configs); n++) {
-        if (configs[n].equal)
-            memset(in.q, 0, sizeof in.q);
-        run(ctx, "ref", &configs[n], &want);
-        for (int i = 0; attend_device_get(ctx, i, &d) == ATTEND_OK; i++) {
-            if (!d.present)
-                continue;
-            run(ctx, d.name, &configs[n], &got);
-            test_dense(d.name, &configs[n]);
-            test_columns(d.name, &configs[n]);
-            test_top(d.name, &configs[n]);
-            test_pool(d.name, &configs[n]);
-        }
+    for (int k = 0; k < 2; k++) {
+        own = k > 0;
+        diag("%s", own ? "rows divide by their own sums" : "with the LSE of the attention");
+        make_inputs();
+        for (size_t n = 0; n < NELEM(configs); n++)
+            test_config(ctx, &configs[n]);
     }
     test_refusals(ctx);
     attend_ctx_free(ctx);

@@ -44,14 +44,13 @@ static int build(attend_graph *g, struct sdpa *s)
     sdpa_build_lets(g, s, capture);
     o.captures = capture;
     o.ncaptures = s->nlet;
-    bool want_lse = cmd_has(s->l, "--lse"), want_weights = cmd_has(s->l, "--weights");
-    attend_tensor out =
-        attend_graph_attention(g, q, k, v, &o, want_lse || want_weights ? &lse : NULL);
+    bool want_lse = cmd_has(s->l, "--lse");
+    attend_tensor out = attend_graph_attention(g, q, k, v, &o, want_lse ? &lse : NULL);
     attend_graph_output(g, "o", out);
     if (want_lse)
         attend_graph_output(g, "lse", lse);
-    if (want_weights)
-        sdpa_build_weights(g, s, q, k, lse, &o);
+    if (cmd_has(s->l, "--weights"))
+        sdpa_build_weights(g, s, q, k, &o);
     return cmd_has(s->l, "--grads") ? sdpa_build_grads(g, s, out, of, capture) : CMD_DONE;
 }
 

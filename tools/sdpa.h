@@ -101,7 +101,7 @@ void sdpa_free_grads(struct sdpa *s);
 /* sdpa_weights.c: flags, graph and memory of --weights. */
 int sdpa_read_weights(struct sdpa *s);
 void sdpa_build_weights(attend_graph *g, const struct sdpa *s, attend_tensor q, attend_tensor k,
-                        attend_tensor lse, const attend_attention_opts *o);
+                        const attend_attention_opts *o);
 int sdpa_make_weights(struct sdpa *s);
 
 #endif

@@ -63,9 +63,10 @@ int sdpa_read_weights(struct sdpa *s)
 }
 
 void sdpa_build_weights(attend_graph *g, const struct sdpa *s, attend_tensor q, attend_tensor k,
-                        attend_tensor lse, const attend_attention_opts *o)
+                        const attend_attention_opts *o)
 {
-    attend_tensor index, w = attend_graph_attention_weights(g, q, k, lse, o, &s->weights, &index);
+    attend_tensor index,
+        w = attend_graph_attention_weights(g, q, k, attend_none(), o, &s->weights, &index);
     attend_graph_output(g, "w", w);
     if (index.graph)
         attend_graph_output(g, "w_index", index);

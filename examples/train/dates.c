@@ -88,7 +88,7 @@ static attend_tensor look(attend_graph *g, int *next, attend_tensor x, attend_te
                           attend_tensor used, attend_tensor *where)
 {
     attend_attention_opts a;
-    attend_tensor lse, q, k, o;
+    attend_tensor q, k, o;
     attend_attention_opts_init(&a);
     a.mask.kv_used = used;
     attend_tensor wq = weight(g, next, ATTEND_SHAPE(WIDTH, WIDTH)),
@@ -104,15 +104,15 @@ static attend_tensor look(attend_graph *g, int *next, attend_tensor x, attend_te
         q = attend_graph_reshape(g, q, ATTEND_SHAPE(s.dim[0], 1, OUT, WIDTH));
         k = attend_graph_reshape(g, k, ATTEND_SHAPE(s.dim[0], 1, IN, WIDTH));
         v = attend_graph_reshape(g, v, ATTEND_SHAPE(s.dim[0], 1, IN, WIDTH));
-        o = attend_graph_attention(g, q, k, v, &a, &lse);
+        o = attend_graph_attention(g, q, k, v, &a, NULL);
     } else {
         q = split(g, q);
         k = split(g, k);
-        o = attend_graph_attention(g, q, k, split(g, v), &a, &lse);
+        o = attend_graph_attention(g, q, k, split(g, v), &a, NULL);
         o = attend_graph_permute(g, o, (int[]){0, 2, 1, 3});
     }
     if (where)
-        *where = attend_graph_attention_weights(g, q, k, lse, &a, NULL, NULL);
+        *where = attend_graph_attention_weights(g, q, k, attend_none(), &a, NULL, NULL);
     o = attend_graph_reshape(g, o, ATTEND_SHAPE(s.dim[0], OUT, WIDTH));
     return attend_graph_matmul_nt(g, o, weight(g, next, ATTEND_SHAPE(WIDTH, WIDTH)));
 }
