@@ -476,45 +476,30 @@ static void scale_scores(const struct at_simd *t, const struct at_attn *a, float
 static void add_alibi(const struct at_attn *a, const struct at_seq *q, const struct at_lanes *l,
                       float *st, int64_t j0, int64_t j1)
 {
+    float slope[AT_MAX_LANES];
+    double place[AT_MAX_LANES];
     for (int r = 0; r < l->n; r++) {
-        float slope = a->alibi[l->h[r]];
-        for (int64_t j = j0; j < j1; j++)
-            st[(j - j0) * l->stride + r] -= slope * fabsf((float)(l->i[r] + q->off - j));
+        slope[r] = a->alibi[l->h[r]];
+        place[r] = (double)(l->i[r] + q->off);
     }
+    for (int64_t j = j0; j < j1; j++)
+        for (int r = 0; r < l->n; r++)
+            st[(j - j0) * l->stride + r] -= slope[r] * (float)fabs(place[r] - (double)j);
 }
 
-static int64_t pair_offset(const struct at_view *m, const struct at_lanes *l, int r, int64_t n)
+/* Bias, or bool mask, m of sequence n. */
+static void add_pairs(const struct at_simd *t, const struct at_view *m, const struct at_lanes *l,
+                      int64_t n, float *st, int64_t j0, int64_t j1)
 {
-    return n * m->stride[0] + l->h[r] * m->stride[1] + l->i[r] * m->stride[2];
-}
-
-/* A bias of -inf hides, whatever the score was. */
-static void add_bias(const struct at_simd *t, const struct at_attn *a, const struct at_lanes *l,
-                     int64_t n, float *st, int64_t j0, int64_t j1)
-{
-    const struct at_view *m = &a->bias;
+    const void *row[AT_MAX_LANES];
+    enum at_pair type = m->type == ATTEND_F32    ? AT_PAIR_F32
+                        : m->type == ATTEND_F16  ? AT_PAIR_F16
+                        : m->type == ATTEND_BF16 ? AT_PAIR_BF16
+                                                 : AT_PAIR_BOOL;
     for (int r = 0; r < l->n; r++)
-        for (int64_t j = j0; j < j1; j++) {
-            float value, *s = &st[(j - j0) * l->stride + r];
-            const void *from = at_view_at(m, pair_offset(m, l, r, n) + j * m->stride[3]);
-            if (m->type == ATTEND_F32)
-                value = *(const float *)from;
-            else
-                t->convert(&value, AT_ELEM_F32, from, (enum at_elem)at_cpu_elem(m->type), 1);
-            *s = isinf(value) && value < 0 ? -INFINITY : *s + value;
-        }
-}
-
-static void hide_by_mask(const struct at_attn *a, const struct at_lanes *l, int64_t n, float *st,
-                         int64_t j0, int64_t j1)
-{
-    const struct at_view *m = &a->mask;
-    for (int r = 0; r < l->n; r++) {
-        const uint8_t *row = at_view_at(m, pair_offset(m, l, r, n));
-        for (int64_t j = j0; j < j1; j++)
-            if (!row[j * m->stride[3]])
-                st[(j - j0) * l->stride + r] = -INFINITY;
-    }
+        row[r] = at_view_at(m, n * m->stride[0] + l->h[r] * m->stride[1] + l->i[r] * m->stride[2] +
+                                   j0 * m->stride[3]);
+    t->bias(st, l->stride, l->n, j1 - j0, &(struct at_pairs){row, m->stride[3], type});
 }
 
 static void hide_by_range(const struct at_lanes *l, float *st, int64_t j0, int64_t j1)
@@ -556,11 +541,11 @@ static void edit_scores(const struct at_simd *t, const struct at_attn *a, const 
     if (a->alibi)
         add_alibi(a, &a->seq[w->seq], l, st, j0, j1);
     if (a->bias.data)
-        add_bias(t, a, l, w->seq, st, j0, j1);
+        add_pairs(t, &a->bias, l, w->seq, st, j0, j1);
     if (a->score_expr)
         run_program(t, a, w, l, &l->programs->score, st, j0, j1);
     if (a->mask.data && mask == AT_COVER_PARTIAL)
-        hide_by_mask(a, l, w->seq, st, j0, j1);
+        add_pairs(t, &a->mask, l, w->seq, st, j0, j1);
     if (a->mask_expr && mask == AT_COVER_PARTIAL)
         run_program(t, a, w, l, &l->programs->mask, st, j0, j1);
     hide_by_range(l, st, j0, j1);

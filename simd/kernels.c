@@ -14,6 +14,7 @@
 
 #include "k_attn.h"
 #include "k_additive.h"
+#include "k_bias.h"
 #include "k_dropout.h"
 #include "k_weights.h"
 #include "k_dots.h"
@@ -48,6 +49,7 @@ const struct at_simd AT_SIMD_TABLE = {
     .softmax_step = softmax_step,
     .scores_softmax = scores_softmax,
     .accumulate = accumulate,
+    .bias = bias,
     .dropout = dropout,
     .weights = weights,
     .shares = shares,

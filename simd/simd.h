@@ -67,6 +67,15 @@ static inline int64_t at_elem_size(enum at_elem type)
 
 struct at_dropout; /* lib/philox.h */
 
+/* What a caller gives for (row, key) pairs: that of row r and key j is element j * step of row[r].
+ * A bool of 0 stands for -INFINITY, others for 0. */
+enum at_pair { AT_PAIR_F32, AT_PAIR_F16, AT_PAIR_BF16, AT_PAIR_BOOL };
+struct at_pairs {
+    const void *const *row;
+    int64_t step;
+    enum at_pair type;
+};
+
 /* n rows of `width` elements; row j starts at base + j * stride * at_elem_size(type). */
 struct at_rows {
     const void *base;
@@ -179,6 +188,9 @@ struct at_simd {
      * above. */
     void (*accumulate)(float *state, int64_t dv, const float *st, const float *vp, int64_t j0,
                        int64_t j1, int first, int exact, const struct at_ahead *ahead);
+    /* st[j][r] += what p has for row r of n, in either shape, and j < keys.  -INFINITY there hides:
+     * it is stored, whatever the score was. */
+    void (*bias)(float *st, int64_t stride, int n, int64_t keys, const struct at_pairs *p);
     /* Weights of keys [j0, j1), the first at st, times what dropout says (lib/philox.h); row r of
      * n, in either shape, is query row i[r] of head bh[r].  Comes after the last softmax_step of a
      * block; marks of hidden keys stay. */

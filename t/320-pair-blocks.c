@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The block functions that look at one (row, key) pair after the other, against plain C. */
+#include "element.h"
 #include "kernel.h"
 #include "philox.h"
 
@@ -133,8 +134,65 @@ static void test_dropout(const struct at_simd *t, int n, int64_t stride, int64_t
     ok(released(st, 0), "%s: nothing is written beside them", t->name);
 }
 
+/* One sum each, so to the bit; -INFINITY hides a NaN, too.  Rows are as long as their keys, to the
+ * byte. */
+static void test_bias(const struct at_simd *t, enum at_pair type, int n, int64_t stride,
+                      int64_t keys, int64_t step)
+{
+    static const int size[] = {4, 2, 2, 1};
+    const void *row[64];
+    int64_t bytes = ((keys - 1) * step + 1) * size[type], wrong = 0;
+    float *st = taken_floats(keys * stride), *was = taken_floats(keys * stride);
+    for (int64_t e = 0; e < keys * stride; e++)
+        was[e] = st[e] = e % 11 == 3 ? NAN : (float)uniform(-9, 9);
+    for (int r = 0; r < n; r++) {
+        uint8_t *of = malloc((size_t)bytes);
+        for (int64_t e = 0; e < bytes / size[type]; e++) {
+            float x = (e + r) % 5 == 1 ? -INFINITY : (float)(pick(256) - 128) / 16;
+            if (type == AT_PAIR_BOOL)
+                of[e] = isinf(x) ? 0 : (uint8_t)(1 + pick(255));
+            else
+                at_element_set(type == AT_PAIR_F32   ? ATTEND_F32
+                               : type == AT_PAIR_F16 ? ATTEND_F16
+                                                     : ATTEND_BF16,
+                               of, e, (double)x);
+        }
+        row[r] = of;
+    }
+    t->bias(st, stride, n, keys, &(struct at_pairs){row, step, type});
+    for (int64_t e = 0; e < keys * stride; e++) {
+        int64_t r = e % stride, j = e / stride * step;
+        float add = 0;
+        if (r >= n)
+            continue; /* of rows that are not there anything may be made */
+        if (type == AT_PAIR_BOOL)
+            add = ((const uint8_t *)row[r])[j] ? 0 : -INFINITY;
+        else
+            add = (float)at_element_get(type == AT_PAIR_F32   ? ATTEND_F32
+                                        : type == AT_PAIR_F16 ? ATTEND_F16
+                                                              : ATTEND_BF16,
+                                        row[r], j);
+        float want = add == -INFINITY ? add : was[e] + add;
+        wrong += !(st[e] == want || (isnan(st[e]) && isnan(want)));
+    }
+    ok(wrong == 0, "%s: pairs of type %d of %d rows in %d, %d keys, step %d", t->name, (int)type, n,
+       (int)stride, (int)keys, (int)step);
+    ok(released(st, 0) & released(was, 0), "%s: nothing is written beside them", t->name);
+    for (int r = 0; r < n; r++)
+        free((void *)(uintptr_t)row[r]);
+}
+
 static void test_isa(const struct at_simd *t)
 {
+    for (int type = AT_PAIR_F32; type <= AT_PAIR_BOOL; type++) {
+        int rows = t->rows_per_panel;
+        test_bias(t, (enum at_pair)type, rows, rows, 100, 1);
+        test_bias(t, (enum at_pair)type, rows - 3, rows, 7, 1);
+        test_bias(t, (enum at_pair)type, 1, 1, 40, 1);
+        test_bias(t, (enum at_pair)type, 5, 8, 33, 1);
+        test_bias(t, (enum at_pair)type, rows, rows, 33, 0);
+        test_bias(t, (enum at_pair)type, rows, rows, 19, 3);
+    }
     test_weights(t, 33, 1);
     test_weights(t, 1, 0.125f);
     test_next_above(t);
