@@ -28,7 +28,8 @@ skip()
 rm -rf $tmp && mkdir -p $tmp/bin $tmp/F && cd $tmp || exit 1
 printf '#!/bin/sh\nexec "%s" "$@"\n' "$ATTEND_ATTEND" >bin/attend
 printf '#!/bin/sh\necho "-I%s/lib" "%s/libattend.la" -lm\n' "$srcdir" "$built" >bin/pkg-config
-printf '#!/bin/sh\nexec "%s/libtool" --quiet --tag=CC --mode=link %s %s -o a.out "$@"\n' "$built" "${CC:-cc}" "$CFLAGS" >bin/cc
+printf '#!/bin/sh\nPATH=%s\nexec "%s/libtool" --quiet --tag=CC --mode=link %s %s -o a.out "$@"\n' \
+    "'$PATH'" "$built" "${CC:-cc}" "$CFLAGS" >bin/cc
 chmod +x bin/*
 PATH=$tmp/bin:$PATH
 awk '/^```c$/ { inside = 1; next } /^```/ { inside = 0 } inside' "$srcdir/README.md" >example.c
