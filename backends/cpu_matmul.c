@@ -10,12 +10,13 @@ static bool is_turned(const attend_graph *g, int t)
     return !at_graph_has_rows(g, t) && a->rank >= 2 && a->unit == a->rank - 2;
 }
 
-/* A matrix of the last two axes: rows, or for a the columns of its transpose. */
+/* Matrices of the last two axes: rows, or the columns of their transposes. */
 static bool accepts_matmul(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
-    bool a = at_cpu_has_rows(plan, s->in[0]) || is_turned(plan->graph, s->in[0]);
-    return at_need(why, a && at_cpu_has_rows(plan, s->in[1]) && at_cpu_has_rows(plan, s->out[0]),
-                   "rows are not contiguous");
+    bool rows = at_cpu_has_rows(plan, s->out[0]);
+    for (int k = 0; k < 2; k++)
+        rows = rows && (at_cpu_has_rows(plan, s->in[k]) || is_turned(plan->graph, s->in[k]));
+    return at_need(why, rows, "rows are not contiguous");
 }
 
 /* Can b be packed once: is it a whole quantised constant with a row an output, and a of rows? */
@@ -35,11 +36,11 @@ static bool accepts_int8(const attend_plan *plan, const struct at_step *s, struc
 
 /* The description of the product for the shapes of this run; bases are set for each batch entry. */
 static struct at_matmul describe(const struct at_view *a, const struct at_view *b,
-                                 const struct at_view *c, bool b_rows, bool one_form)
+                                 const struct at_view *c, bool b_rows, bool b_turned, bool one_form)
 {
     int la = a->rank - 1, lb = b->rank - 1, lc = c->rank - 1;
     return (struct at_matmul){.a_stride = a->stride[la - 1],
-                              .b_stride = b->stride[lb - 1],
+                              .b_stride = b->stride[b_turned ? lb : lb - 1],
                               .c_stride = c->stride[lc - 1],
                               .m = a->shape[la - 1],
                               .n = c->shape[lc],
@@ -47,7 +48,7 @@ static struct at_matmul describe(const struct at_view *a, const struct at_view *
                               .a_type = (enum at_elem)at_cpu_elem(a->type),
                               .b_type = (enum at_elem)at_cpu_elem(b->type),
                               .c_type = AT_ELEM_F32,
-                              .b_is_kn = !b_rows,
+                              .b_is_kn = b_rows == b_turned,
                               .one_form = one_form};
 }
 
@@ -61,7 +62,7 @@ static int prepare_matmul(attend_plan *plan, struct at_step *s, struct at_err *e
     struct at_range m = at_plan_range(plan, s->rows, s->in[0], a->rank - 2);
     struct at_matmul mm = {.k = at_plan_range(plan, s->rows, s->in[0], a->rank - 1).max,
                            .c_type = AT_ELEM_F32,
-                           .b_is_kn = !s->p->matmul.b_rows,
+                           .b_is_kn = s->p->matmul.b_rows == is_turned(g, s->in[1]),
                            .one_form = plan->deterministic,
                            .a_is_km = is_turned(g, s->in[0])};
     for (int64_t rows = m.min; rows <= at_min(m.max, t->few_rows); rows++) {
@@ -142,7 +143,8 @@ static int run_matmul(struct attend_exec *x, const struct at_step *s)
                         .a = at_arg(x, s, 0),
                         .b = at_arg(x, s, 1),
                         .c = at_result(x, s)};
-    p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows, x->plan->deterministic);
+    p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows, is_turned(x->plan->graph, s->in[1]),
+                    x->plan->deterministic);
     p.mm.a_is_km = is_turned(x->plan->graph, s->in[0]);
     if (p.mm.a_is_km)
         p.mm.a_stride = p.a->stride[p.a->rank - 1];
@@ -226,7 +228,7 @@ static int run_packed(struct attend_exec *x, const struct at_step *s)
                         .a = at_arg(x, s, 0),
                         .b = at_arg(x, s, 1),
                         .c = at_result(x, s)};
-    p.mm = describe(p.a, p.b, p.c, true, x->plan->deterministic);
+    p.mm = describe(p.a, p.b, p.c, true, false, x->plan->deterministic);
     const struct packed *w = s->packed;
     p.mm.b = w->weights;
     p.mm.b_packed = 1;

@@ -156,6 +156,69 @@ static int run_unary(struct attend_exec *x, const struct at_step *s)
     return each_row(x, s, unary_item, 8);
 }
 
+/* Those that no block function has: the C library's, in f32. */
+static void function_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    int64_t n = j->out->shape[j->out->rank - 1];
+    float exponent = j->s->op == AT_POW ? j->s->p->pow.exponent : 0;
+    (void)slot;
+    for (int64_t r = item * j->per_item; r < at_min(j->rows, (item + 1) * j->per_item); r++) {
+        float *y = f32_row(j->out, r, j->out);
+        const float *a = f32_row(j->out, r, j->in[0]);
+        for (int64_t i = 0; i < n; i++)
+            y[i] = j->s->op == AT_SIGMOID ? 1 / (1 + expf(-a[i]))
+                   : j->s->op == AT_RELU  ? (a[i] < 0 ? 0 : a[i]) /* NaN stays NaN */
+                   : j->s->op == AT_ERF   ? erff(a[i])
+                                          : powf(a[i], exponent);
+    }
+}
+
+static int run_function(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, function_item, 20);
+}
+
+/* ---- choices: where, select ---- */
+
+/* A condition and what is chosen from. */
+static bool accepts_choice(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    bool rows = plan->graph->tensor[s->out[0]].rank > 0 && at_cpu_has_rows(plan, s->in[0]) &&
+                f32_rows(plan, s->out[0]);
+    for (int k = 1; k < s->nin; k++)
+        rows = rows && f32_rows(plan, s->in[k]);
+    return at_need(why, rows, "not all tensors are f32 with contiguous rows");
+}
+
+/* Steps along a row: 0 where it is one element, which is repeated. */
+static int64_t along(const struct at_view *v)
+{
+    return v->rank && v->shape[v->rank - 1] != 1;
+}
+
+static void choice_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    int64_t n = j->out->shape[j->out->rank - 1], dc = along(j->in[0]), da = along(j->in[1]),
+            db = j->in[2] ? along(j->in[2]) : 0;
+    float other = j->s->op == AT_WHERE ? j->s->p->where.other : 0;
+    (void)slot;
+    for (int64_t r = item * j->per_item; r < at_min(j->rows, (item + 1) * j->per_item); r++) {
+        float *y = f32_row(j->out, r, j->out);
+        const uint8_t *cond = (const uint8_t *)j->in[0]->data + row_offset(j->out, r, j->in[0]);
+        const float *a = f32_row(j->out, r, j->in[1]),
+                    *b = j->in[2] ? f32_row(j->out, r, j->in[2]) : &other;
+        for (int64_t i = 0; i < n; i++)
+            y[i] = cond[i * dc] ? a[i * da] : b[i * db];
+    }
+}
+
+static int run_choice(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, choice_item, 1);
+}
+
 /* ---- conversions and copies ---- */
 
 static bool accepts_convert(const attend_plan *plan, const struct at_step *s, struct at_why *why)
@@ -165,6 +228,43 @@ static bool accepts_convert(const attend_plan *plan, const struct at_step *s, st
                    a->rank > 0 && at_cpu_elem(a->type) >= 0 && at_cpu_has_rows(plan, s->in[0]) &&
                        at_cpu_has_rows(plan, s->out[0]),
                    "not rows of a floating or quantised type");
+}
+
+/* Copies are made of what no strides can express, so rows of the input may lie anyhow. */
+static bool accepts_copy(const attend_plan *plan, const struct at_step *s, struct at_why *why)
+{
+    const struct at_tensor *a = &plan->graph->tensor[s->in[0]];
+    bool plain = attend_type_block(a->type) == 1 || at_cpu_has_rows(plan, s->in[0]);
+    return at_need(why, a->rank > 0 && plain && at_cpu_has_rows(plan, s->out[0]),
+                   "a quantised row, or the result's, is not together in memory");
+}
+
+#define SPREAD(type)                                                                               \
+    for (int64_t e = 0; e < n; e++)                                                                \
+        ((type *)y)[e] = ((const type *)x)[e * stride];                                            \
+    break
+
+/* n elements of so many bytes that are `stride` apart. */
+static void copy_spread(void *y, const void *x, int64_t stride, int64_t n, size_t size)
+{
+    switch (size) {
+    case 1:
+        SPREAD(uint8_t);
+    case 2:
+        SPREAD(uint16_t);
+    case 4:
+        SPREAD(uint32_t);
+    default:
+        SPREAD(uint64_t);
+    }
+}
+
+static void copy_row(const struct at_view *a, void *y, const void *x, int64_t n)
+{
+    if (a->stride[a->rank - 1] == 1 || n == 1)
+        memcpy(y, x, (size_t)attend_type_row_bytes(a->type, n));
+    else
+        copy_spread(y, x, a->stride[a->rank - 1], n, attend_type_size(a->type));
 }
 
 static void convert_item(void *arg, int64_t item, int slot)
@@ -177,7 +277,7 @@ static void convert_item(void *arg, int64_t item, int slot)
         void *y = at_view_at(j->out, row_offset(j->out, r, j->out));
         const void *from = at_view_at(a, row_offset(j->out, r, a));
         if (a->type == j->out->type)
-            memcpy(y, from, (size_t)attend_type_row_bytes(a->type, n));
+            copy_row(a, y, from, n);
         else
             j->t->convert(y, (enum at_elem)at_cpu_elem(j->out->type), from,
                           (enum at_elem)at_cpu_elem(a->type), n);
@@ -411,11 +511,17 @@ F32_ROW(at_cpu_silu, AT_SILU, run_unary);
 F32_ROW(at_cpu_gelu, AT_GELU, run_unary);
 F32_ROW(at_cpu_gelu_tanh, AT_GELU_TANH, run_unary);
 F32_ROW(at_cpu_tanh, AT_TANH, run_unary);
+F32_ROW(at_cpu_sigmoid, AT_SIGMOID, run_function);
+F32_ROW(at_cpu_relu, AT_RELU, run_function);
+F32_ROW(at_cpu_erf, AT_ERF, run_function);
+F32_ROW(at_cpu_pow, AT_POW, run_function);
+const struct at_row at_cpu_where = {"rows", AT_WHERE, accepts_choice, NULL, NULL, run_choice};
+const struct at_row at_cpu_select = {"rows", AT_SELECT, accepts_choice, NULL, NULL, run_choice};
 F32_ROW(at_cpu_softmax, AT_SOFTMAX, run_unary);
 F32_ROW(at_cpu_rms_norm, AT_RMS_NORM, run_unary);
 F32_ROW(at_cpu_layer_norm, AT_LAYER_NORM, run_unary);
 const struct at_row at_cpu_cast = {"rows", AT_CAST, accepts_convert, NULL, NULL, run_convert};
-const struct at_row at_cpu_copy = {"rows", AT_COPY, accepts_convert, NULL, NULL, run_convert};
+const struct at_row at_cpu_copy = {"rows", AT_COPY, accepts_copy, NULL, NULL, run_convert};
 const struct at_row at_cpu_concat = {"rows", AT_CONCAT, accepts_concat, NULL, NULL, run_concat};
 const struct at_row at_cpu_rope = {"rows", AT_ROPE, accepts_rope, prepare_rope, NULL, run_rope};
 const struct at_row at_cpu_gather = {"rows", AT_GATHER, accepts_gather, NULL, NULL, run_gather};

@@ -274,8 +274,9 @@ static void refusals(attend_ctx *ctx)
     attend_graph *g = attend_graph_new(ctx);
     attend_tensor x = attend_graph_input(g, "x", ATTEND_F32, ATTEND_SHAPE(3, 4));
     attend_tensor y = attend_graph_input(g, "y", ATTEND_F16, ATTEND_SHAPE(3, 4));
-    attend_graph_output(g, "m",
-                        attend_graph_matmul(g, x, attend_graph_permute(g, x, (int[]){1, 0})));
+    attend_tensor z = attend_graph_input(g, "z", ATTEND_F32, ATTEND_SHAPE(3, 4, 5));
+    z = attend_graph_permute(g, z, (int[]){2, 0, 1}); /* neither rows nor their transposes */
+    attend_graph_output(g, "m", attend_graph_matmul_nt(g, z, x));
     attend_graph_output(g, "s", attend_graph_softmax(g, y));
     attend_plan *plan = help_compile(g, "simd", 1);
     char *text = attend_plan_describe(plan, ATTEND_TEXT);

@@ -179,6 +179,68 @@ static void test_matmul_types(void)
     }
 }
 
+/* b as a view of its transpose, both ways: small integers, exact.  Few rows and many. */
+static void test_matmul_views(void)
+{
+    enum { M = 37, N = 70, K = 48 };
+    static float a[M * K], b[N * K], bt[K * N], want[M * N];
+    const int perm[] = {1, 0};
+    for (int e = 0; e < M * K; e++)
+        a[e] = (float)(e * 7 % 11 - 5);
+    for (int n = 0; n < N; n++)
+        for (int k = 0; k < K; k++)
+            b[n * K + k] = bt[k * N + n] = (float)((n * K + k) * 5 % 13 - 6);
+    for (int m = 0; m < M; m++)
+        for (int n = 0; n < N; n++) {
+            want[m * N + n] = 0;
+            for (int k = 0; k < K; k++)
+                want[m * N + n] += a[m * K + k] * b[n * K + k];
+        }
+    for (int64_t m = 3; m <= M; m += M - 3) {
+        begin();
+        attend_tensor t = attend_graph_permute(g, floats(ATTEND_SHAPE(N, K), b), perm);
+        is_tensor(attend_graph_matmul(g, floats(ATTEND_SHAPE(m, K), a), t), want, 0,
+                  "matmul with a view of b by rows");
+        begin();
+        t = attend_graph_permute(g, floats(ATTEND_SHAPE(K, N), bt), perm);
+        is_tensor(attend_graph_matmul_nt(g, floats(ATTEND_SHAPE(m, K), a), t), want, 0,
+                  "matmul_nt with a view of b by columns");
+    }
+    begin();
+    attend_tensor t = attend_graph_permute(g, floats(ATTEND_SHAPE(N, K), b), perm);
+    is_tensor(attend_graph_reshape(g, t, ATTEND_SHAPE(K * N)), bt, 0, "a copy of columns");
+}
+
+/* The CPU takes these, and functions and choices, by its own kernels. */
+static void test_rows_taken(void)
+{
+    const int perm[] = {1, 0};
+    static const float x[6];
+    attend_plan *plan;
+    if (strncmp(device, "simd", 4))
+        return;
+    begin();
+    attend_tensor t = attend_graph_permute(g, floats(ATTEND_SHAPE(2, 3), x), perm);
+    attend_graph_output(g, "product", attend_graph_matmul(g, floats(ATTEND_SHAPE(2, 3), x), t));
+    attend_graph_output(g, "y", attend_graph_reshape(g, t, ATTEND_SHAPE(6)));
+    attend_tensor a = floats(ATTEND_SHAPE(2, 3), x),
+                  cond = input(ATTEND_BOOL, ATTEND_SHAPE(2, 1), "\1");
+    attend_tensor all = attend_graph_add(g, attend_graph_relu(g, a), attend_graph_erf(g, a));
+    all = attend_graph_add(g, all, attend_graph_sigmoid(g, attend_graph_pow(g, a, 2)));
+    all = attend_graph_select(g, cond, attend_graph_where(g, cond, all, 1), a);
+    attend_graph_output(g, "all", all);
+    attend_compile_opts opts;
+    attend_compile_opts_init(&opts);
+    opts.device = device;
+    if (attend_compile(g, &opts, &plan) < 0)
+        bail("%s", attend_graph_error(g));
+    char *text = attend_plan_describe(plan, ATTEND_TEXT);
+    ok(text && !strstr(text, "-> ref"), "%s: nothing of these falls to the reference", device);
+    attend_free(text);
+    attend_plan_free(plan);
+    attend_graph_free(g);
+}
+
 /* ---- elementwise ---- */
 
 static void test_elementwise(void)
@@ -483,6 +545,8 @@ int main(void)
         device = info.name;
         test_matmul();
         test_matmul_types();
+        test_matmul_views();
+        test_rows_taken();
         test_elementwise();
         test_functions();
         test_rows();
