@@ -71,6 +71,7 @@ $line" >said 2>&1
     attend* | \$\ attend* | examples/* | cc\ * | head\ *)
         case $line in *MODEL.gguf* | *SmolLM2*.gguf* | *"-m DIR"*) [ -f "$ATTEND_MODEL" ] || { skip "$line" "no model"; continue; } ;; esac
         case $line in examples/train/*) [ -x "${small%% *}" ] || { skip "$line" "no such example here"; continue; } ;; esac
+        case $line in *FOLDER/*) [ -d F ] && [ -f F/date.txt ] || { skip "$line" "nothing was learnt"; continue; } ;; esac
         case $line in cc\ *) [ -f "$built/libattend.la" ] || { skip "$line" "no libattend.la"; continue; } ;; esac
         case $line in *common-licenses*) [ -f /usr/share/common-licenses/GPL-3 ] || { skip "$line" "no such text"; continue; } ;; esac
         sh -c "$small" >said 2>&1 </dev/null
