@@ -272,13 +272,13 @@ static void list_panels(struct schedule *d, const struct at_simd *t, int threads
     for (int64_t i = blocks - 1; i >= 0; i--)
         for (int64_t n = 0; n < d->a.nseq; n++) {
             int64_t all = d->seq[n].nq * at_cpu_attn_ratio(&d->a),
-                    step = i > 0 || blocks == 1 ? rows : few;
+                    end = at_min(all, (i + 1) * rows), step = i > 0 || blocks == 1 ? rows : few;
             if (takes_dots(t, &d->a, &d->seq[n]))
                 continue;
             for (int64_t g = 0; g < d->a.ng; g++)
-                for (int64_t r = i * rows; r < at_min(all, (i + 1) * rows); r += step)
+                for (int64_t r = i * rows; r < end; r += step)
                     d->item[d->nitem++] =
-                        (struct at_item){(int32_t)n, (int32_t)g, r, at_min(step, all - r)};
+                        (struct at_item){(int32_t)n, (int32_t)g, r, at_min(step, end - r)};
         }
 }
 

@@ -679,7 +679,8 @@ static void group_grad(void *arg, int64_t item, int slot)
     int64_t n = item / a->ng, head = item % a->ng, ratio = a->nh / a->ng;
     const struct at_seq *q = &a->seq[n];
     double *dk = at_slot_scratch(g->x, slot), *dv = dk + q->nk * a->dk;
-    memset(dk, 0, (size_t)(q->nk * (a->dk + a->dv)) * sizeof *dk);
+    for (int64_t e = 0; e < q->nk * (a->dk + a->dv); e++) /* of no keys there is no memory */
+        dk[e] = 0;
     for (int64_t h = head * ratio; h < (head + 1) * ratio; h++)
         for (int64_t i = 0; i < q->nq; i++)
             row_grad(g, n, h, i, dk, dv);
