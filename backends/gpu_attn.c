@@ -102,7 +102,7 @@ static struct mma mma_of(const attend_plan *plan, const struct at_step *s, bool 
     int stages = at_gpu_of(s->device)->tensor_cores >= 80 ? 2 : 1;
     m.bf16 = plan->graph->tensor[s->in[AT_IN_Q]].type == ATTEND_BF16;
     m.terms = plan->precision == ATTEND_F16_P ? 1 : m.bf16 ? 3 : 2;
-    m.keys = head <= 64 ? 64 : head <= 128 || stages == 2 ? 32 : 16;
+    m.keys = head <= 64 ? 64 : head <= 128 ? 32 : 16; /* more would spill */
     m.warps = split ? 1 : MMA_WARPS;
     /* with 32 rows a warp, registers hold no more channels, terms of weights, or dropout's words */
     bool wide = !split && e.rows * e.ratio > 64 && head <= (m.terms < 3 ? 128 : 64) &&
@@ -304,8 +304,7 @@ static int prepare_unfused(attend_plan *plan, struct at_step *s, struct at_err *
     static const char *const names[] = {"unfused_scores", "unfused_softmax", "unfused_values"};
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     int status = prepare(plan, s, 1u << AT_GPU_ATTN_UNFUSED, "", names, 3, e);
-    s->shared_work =
-        unfused_rows(&x) * x.groups * at_max(1, x.keys) * (int64_t)sizeof(float);
+    s->shared_work = unfused_rows(&x) * x.groups * at_max(1, x.keys) * (int64_t)sizeof(float);
     return status;
 }
 

@@ -6,6 +6,8 @@
 
 #define OPS (1u << AT_GPU_OPS)
 #define ATTN(file) (1u << AT_GPU_SCORE | 1u << AT_GPU_ATTN_##file)
+#define BACK (1u << AT_GPU_SCORE | 1u << AT_GPU_BACK | 1u << AT_GPU_ATTN_BACK)
+#define WEIGHTS (ATTN(UNFUSED) | 1u << AT_GPU_ATTN_WEIGHTS)
 #define DECODE (ATTN(DECODE) | 1u << AT_GPU_ATTN_MERGE)
 
 /* AT_B is a type of attend.h by its number; AT_DV the channels that a group has.  r128, r64: rows
@@ -26,6 +28,7 @@ const struct at_cuda_variant at_cuda_variants[] = {
     {"decode-d128",              DECODE,                   "-DAT_DV=128",                       75, {75}, 0, 0},
     {"nolocal",                  ATTN(NOLOCAL),            "",                                  75, {75}, 0, 0},
     {"unfused",                  ATTN(UNFUSED),            "",                                  75, {75}, 0, 0},
+    {"weights",                  WEIGHTS,                  "-DAT_ITEMS=64",                     75, {0},  0, 0},
     {"mma-f16-d64-r128", ATTN(MMA),
      "-DAT_DK=64 -DAT_DV=64 -DAT_WARPS=4 -DAT_ROWS=128 -DAT_KEYS=64 -DAT_TERMS=2",
      75, {75, 80}, 16384, 16384},
@@ -62,18 +65,32 @@ const struct at_cuda_variant at_cuda_variants[] = {
     {"mma-bf16-d64-split", ATTN(MMA) | 1u << AT_GPU_ATTN_MERGE,
      "-DAT_DK=64 -DAT_DV=64 -DAT_WARPS=1 -DAT_ROWS=16 -DAT_KEYS=64 -DAT_TERMS=3 -DAT_SPLIT -DAT_FEW=16 -DAT_BF16_IN",
      80, {80}, 2048, 16384},
-    {"mma-bf16-d128-r128", ATTN(MMA),
-     "-DAT_DK=128 -DAT_DV=128 -DAT_WARPS=4 -DAT_ROWS=128 -DAT_KEYS=32 -DAT_TERMS=3 -DAT_BF16_IN",
-     80, {80}, 32768, 16384},
     {"mma-bf16-d128-r64", ATTN(MMA),
      "-DAT_DK=128 -DAT_DV=128 -DAT_WARPS=4 -DAT_ROWS=64 -DAT_KEYS=32 -DAT_TERMS=3 -DAT_BF16_IN",
      80, {80}, 16384, 16384},
     {"mma-bf16-d128-edits", ATTN(MMA),
-     "-DAT_DK=128 -DAT_DV=128 -DAT_WARPS=4 -DAT_ROWS=128 -DAT_KEYS=32 -DAT_TERMS=3 -DAT_BF16_IN -DAT_EDITS",
-     80, {0}, 32768, 16384},
+     "-DAT_DK=128 -DAT_DV=128 -DAT_WARPS=4 -DAT_ROWS=64 -DAT_KEYS=32 -DAT_TERMS=3 -DAT_BF16_IN -DAT_EDITS",
+     80, {0}, 16384, 16384},
     {"mma-bf16-d128-split", ATTN(MMA) | 1u << AT_GPU_ATTN_MERGE,
      "-DAT_DK=128 -DAT_DV=128 -DAT_WARPS=1 -DAT_ROWS=16 -DAT_KEYS=32 -DAT_TERMS=3 -DAT_SPLIT -DAT_FEW=16 -DAT_BF16_IN",
      80, {80}, 4096, 16384},
+    {"mma-f16-d64-paged", ATTN(MMA),
+     "-DAT_DK=64 -DAT_DV=64 -DAT_WARPS=4 -DAT_ROWS=128 -DAT_KEYS=64 -DAT_TERMS=2 -DAT_PAGED",
+     75, {0}, 16384, 16384},
+    {"mma-f16-d128-paged", ATTN(MMA),
+     "-DAT_DK=128 -DAT_DV=128 -DAT_WARPS=4 -DAT_ROWS=128 -DAT_KEYS=32 -DAT_TERMS=2 -DAT_PAGED",
+     75, {0}, 32768, 16384},
+    {"mma-f16-d64-dropout", ATTN(MMA),
+     "-DAT_DK=64 -DAT_DV=64 -DAT_WARPS=4 -DAT_ROWS=64 -DAT_KEYS=64 -DAT_TERMS=2 -DAT_DROPOUT",
+     75, {0}, 8192, 16384},
+    {"mma-f16-d256-r64", ATTN(MMA),
+     "-DAT_DK=256 -DAT_DV=256 -DAT_WARPS=4 -DAT_ROWS=64 -DAT_KEYS=16 -DAT_TERMS=2",
+     75, {0}, 32768, 16384},
+    {"mma-bf16-d256-r64", ATTN(MMA),
+     "-DAT_DK=256 -DAT_DV=256 -DAT_WARPS=4 -DAT_ROWS=64 -DAT_KEYS=16 -DAT_TERMS=3 -DAT_BF16_IN",
+     80, {0}, 32768, 16384},
+    {"back-d64",                 BACK,                     "-DAT_ITEMS=64 -DAT_DV=64",          75, {0},  0, 0},
+    {"back-d128",                BACK,                     "-DAT_ITEMS=64 -DAT_DV=128",         75, {0},  0, 0},
 };
 // clang-format on
 const int at_cuda_nvariants = AT_LEN(at_cuda_variants);

@@ -94,12 +94,12 @@ matmul 72 8448 0
 matvec 64 1024 0
 END
     amd $1 64 "back attn_back" <<END
-back_rows 144 12672 1172
-back_keys 152 12672 1172
+back_rows 144 12672 1040
+back_keys 152 12672 1040
 END
     amd $1 128 "back attn_back" <<END
-back_rows 128 12672 1428
-back_keys 184 12672 1172
+back_rows 176 12672 1040
+back_keys 184 12672 1040
 END
 }
 

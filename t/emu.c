@@ -311,3 +311,20 @@ char *emu_compile(const struct at_nvrtc *c, const char *text, const char *const 
     c->destroy(&p);
     return ptx;
 }
+
+bool emu_asked(int argc, char **argv, int cc, const char *variant, bool quick)
+{
+    bool archs = false, names = false, arch = false, name = false;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "all"))
+            return true;
+        if (!strncmp(argv[i], "-o", 2))
+            continue;
+        int number = atoi(argv[i]);
+        archs = archs || number > 0;
+        arch = arch || number == cc;
+        names = names || !number;
+        name = name || !strcmp(argv[i], variant);
+    }
+    return archs || names ? (arch || !archs) && (name || !names) : quick;
+}

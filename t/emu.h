@@ -39,4 +39,9 @@ const struct at_nvrtc *emu_nvrtc(const char **why);
 /* PTX of a CUDA text, malloc'd; options end with NULL.  Bails where it does not compile. */
 char *emu_compile(const struct at_nvrtc *c, const char *text, const char *const *options);
 
+/* Do the arguments of a test ask for a variant on an architecture?  Numbers are architectures,
+ * other words variants, a kind that is not there stands for all, and "all" for both; without any:
+ * `quick`. */
+bool emu_asked(int argc, char **argv, int cc, const char *variant, bool quick);
+
 #endif

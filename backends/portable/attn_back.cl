@@ -90,30 +90,34 @@ AT_FN void back_tile(const struct at_k_back *b, const struct at_in *in, const st
         contract(dp, us, ks, 0, c0, a->dv);
     }
     AT_BARRIER();
-    for (int r = 0; r < 4; r++) {
-        int row = first + 4 * y + r;
-        float lse = row < rows ? at_back_lse(a, in, t->lse, g, row) : 0.0f;
-        float delta = row < rows && scores ? at_back_delta(b, in, t->delta, g, row) : 0.0f;
-        for (int e = 0; e < 4; e++) {
-            int j = j0 + 4 * x + e;
-            float p = 0.0f, keep = 1.0f, cap;
-            if (row < rows && (!partial || at_visible(a, in, row, j)))
-                p = at_back_weight(a->edits ? at_score(a, in, g, row, j, s[r][e]) : s[r][e] * a->scale, lse);
-            if (p != 0.0f && a->below)
-                keep = at_dropout(a, in, g, row, j);
-            if (scores && p != 0.0f) { /* what is hidden may hold anything */
-                p *= dp[r][e] * keep - delta;
-                if (a->edits) {
-                    p *= at_back_slope(a, in, g, row, j, s[r][e], &cap);
-                    if (a->has_alibi)
-                        slopes[r] -= p * at_distance(in, row, j);
-                    p *= cap;
-                }
-            } else {
-                p *= keep;
+    /* One by one from local memory, where an index costs nothing: in registers it would. */
+    for (int e = 0; e < 16; e++) {
+        int at = (4 * x + e % 4) * PAD + 4 * y + e / 4;
+        ps[at] = s[e / 4][e % 4];
+        us[at] = dp[e / 4][e % 4];
+    }
+#pragma unroll 1
+    for (int e = 0; e < 16; e++) {
+        int row = first + 4 * y + e / 4, j = j0 + 4 * x + e % 4;
+        int at = (4 * x + e % 4) * PAD + 4 * y + e / 4;
+        float dot = ps[at], p = 0.0f, keep = 1.0f, cap;
+        if (row < rows && (!partial || at_visible(a, in, row, j)))
+            p = at_back_weight(a->edits ? at_score(a, in, g, row, j, dot) : dot * a->scale,
+                               at_back_lse(a, in, t->lse, g, row));
+        if (p != 0.0f && a->below)
+            keep = at_dropout(a, in, g, row, j);
+        if (scores && p != 0.0f) { /* what is hidden may hold anything */
+            p *= us[at] * keep - at_back_delta(b, in, t->delta, g, row);
+            if (a->edits) {
+                p *= at_back_slope(a, in, g, row, j, dot, &cap);
+                for (int r = 0; r < 4 && a->has_alibi; r++)
+                    slopes[r] -= r == e / 4 ? p * at_distance(in, row, j) : 0.0f;
+                p *= cap;
             }
-            ps[(4 * x + e) * PAD + 4 * y + r] = p;
+        } else {
+            p *= keep;
         }
+        ps[at] = p;
     }
     AT_BARRIER();
 }
@@ -157,6 +161,7 @@ AT_KERNEL AT_GROUP(64) void back_rows(const struct at_k_back back, AT_BACK_PARAM
 #endif
             AT_BARRIER();
             for (int j = 0; j < TILE; j++)
+#pragma unroll
                 for (int r = 0; r < 4; r++) {
                     float ds = ps[j * PAD + 4 * y + r];
                     if (ds == 0.0f) /* a hidden key may be NaN */
@@ -178,6 +183,7 @@ AT_KERNEL AT_GROUP(64) void back_rows(const struct at_k_back back, AT_BACK_PARAM
     for (int r = 0; r < 4; r++)
         ps[x * PAD + 4 * y + r] = slopes[r];
     AT_BARRIER();
+#pragma unroll
     for (int r = 0; r < 4; r++) {
         int row = first + 4 * y + r;
         if (row >= rows)
@@ -188,6 +194,7 @@ AT_KERNEL AT_GROUP(64) void back_rows(const struct at_k_back back, AT_BACK_PARAM
                 sum += ps[e * PAD + 4 * y + r];
             ((AT_GLOBAL float *)(work + back.slopes))[at_row_sums(&back, &in, g, row)] = sum;
         }
+#pragma unroll
         for (int c = 0; c < CHANNELS; c++) {
             int d = d0 + x + 8 * c;
             if (d >= a.dk)
@@ -241,6 +248,7 @@ AT_KERNEL AT_GROUP(64) void back_keys(const struct at_k_back back, AT_BACK_PARAM
 #endif
             AT_BARRIER();
             for (int r = 0; r < TILE; r++)
+#pragma unroll
                 for (int k = 0; k < 4; k++) {
                     float ds = ps[(4 * y + k) * PAD + r];
                     if (ds == 0.0f)
@@ -264,8 +272,10 @@ AT_KERNEL AT_GROUP(64) void back_keys(const struct at_k_back back, AT_BACK_PARAM
     const struct at_k_view *v = scores ? &back.out[0] : &back.out[1];
     AT_GLOBAL float *to = (AT_GLOBAL float *)(scores ? out : out1);
     float by = scores ? a.scale : 1.0f;
+#pragma unroll
     for (int k = 0; k < 4; k++)
-        for (int c = 0; c < CHANNELS && j0 + 4 * y + k < in.nk; c++)
-            if (d0 + x + 8 * c < width)
+#pragma unroll
+        for (int c = 0; c < CHANNELS; c++)
+            if (j0 + 4 * y + k < in.nk && d0 + x + 8 * c < width)
                 to[at_grad_key(v, &in, g, j0 + 4 * y + k) + d0 + x + 8 * c] = acc[k][c] * by;
 }

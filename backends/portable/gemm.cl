@@ -50,7 +50,9 @@ AT_KERNEL AT_GROUP(64) void matmul(const struct at_k_matmul a, AT_GLOBAL const u
                     sum[i][j] = fma(u[i], v[j], sum[i][j]);
         }
     }
+#pragma unroll
     for (int i = 0; i < 4; i++)
+#pragma unroll
         for (int j = 0; j < 4; j++) {
             at_i64 m = m0 + 4 * y + i, n = n0 + x + 8 * j;
             if (m < a.m && n < a.n)

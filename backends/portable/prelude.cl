@@ -44,7 +44,7 @@ typedef float at_f32;
 typedef unsigned char uchar;
 typedef signed char at_i8;
 #define AT_KERNEL extern "C" __global__
-#define AT_GROUP(n) __launch_bounds__(n)
+#define AT_GROUP(n) __launch_bounds__(n, 1) /* else ptxas spills to have more groups at a time */
 #define AT_FN static __device__ inline
 #define AT_GLOBAL
 #define AT_SHARED __shared__
