@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A stream and device pointers of the caller's, on the emulated driver: a run follows what was
- * enqueued before it, reads and writes there without copies, and refuses what does not fit. */
+ * enqueued before it, reads and writes there without copies, and refuses what does not fit; and
+ * spans of the device's clock, for traces. */
 #include "emu.h"
 #include "graph_help.h"
 
@@ -72,6 +73,52 @@ static void check_runs(attend_exec *x, cu_stream stream)
     emu_cu.mem_free(dout);
 }
 
+/* ---- spans by the device's clock ---- */
+
+struct traced {
+    int steps, spans, wrong;
+    int64_t end;
+};
+
+static void note(void *arg, const attend_span *s)
+{
+    struct traced *t = arg;
+    t->steps += s->kind == ATTEND_SPAN_STEP;
+    if (s->kind != ATTEND_SPAN_DEVICE)
+        return;
+    t->wrong += s->step != t->spans++ || strcmp(s->device, "cuda:0") != 0 || s->begin < t->end ||
+                s->end < s->begin;
+    t->end = s->end;
+}
+
+static void test_marks(void)
+{
+    struct traced t = {0};
+    attend_ctx_opts opts;
+    attend_ctx *ctx;
+    attend_exec *x;
+    attend_ctx_opts_init(&opts);
+    opts.trace = note;
+    opts.trace_arg = &t;
+    if (attend_ctx_new(&opts, &ctx) < 0)
+        bail("no context");
+    attend_plan *plan = make_plan(ctx, "cuda:0");
+    attend_binding host[] = {HELP_DATA("q", q), HELP_DATA("k", k), HELP_DATA("v", v),
+                             HELP_DATA("o", got), HELP_DATA("twice", twice)};
+    if (attend_exec_new(plan, &x) < 0 || attend_bind(x, host, 5) < 0)
+        bail("no exec");
+    for (int runs = 1; runs <= 2; runs++) {
+        ok(attend_run(x) == 0, "a traced run: %s", attend_exec_error(x));
+        is_int(t.steps, 2 * runs, "its steps as the host walked them");
+        is_int(t.spans, 2, "a span of the device's clock for each");
+        is_int(t.wrong, 0, "one after another, in order");
+        t.spans = 0;
+    }
+    attend_exec_free(x);
+    attend_plan_free(plan);
+    attend_ctx_free(ctx);
+}
+
 int main(void)
 {
     const char *why, *name = NULL;
@@ -104,6 +151,7 @@ int main(void)
     attend_ctx_free(ctx);
     is_int(emu_cu.stream_synchronize(stream), 0, "the stream is still the caller's");
     emu_cu.stream_destroy(stream);
+    test_marks();
     emu_close();
     if (!is_int(emu_reports(), 0, "nothing is reported"))
         diag("%s: %s", emu_kind(), emu_report());

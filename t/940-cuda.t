@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The slow part of family 5: operators on every architecture that the emulator plays; its checkers on
-# PTX of old and new compilers; attention as Triton compiles it.  Compilers come from PyPI, once, into
+# Operators on every architecture that the emulator plays; its checkers on PTX of old and new compilers;
+# attention as Triton compiles it.  Compilers come from PyPI, once, into
 # t/cuda.wheels (400 MB); what cannot be had is skipped.
 srcdir=$(cd "${srcdir:-$(dirname "$0")/..}" && pwd)
 wheels=$PWD/t/cuda.wheels
@@ -42,16 +42,6 @@ for cc in 80 90; do
     grep '^not ok' "$wheels/out" | sed 's/^/# /'
     result "attention, the grid, sm_$cc: $(grep -c '^ok' "$wheels/out") results" $status
 done
-
-t/527-cuda-mma.t slow >"$wheels/out" 2>&1
-status=$?
-grep '^not ok' "$wheels/out" | sed 's/^/# /'
-result "attention by tensor cores: $(grep -c '^ok' "$wheels/out") results" $status
-
-t/550-cuda-gate.t all >"$wheels/out" 2>&1
-status=$?
-grep -A 1 '^not ok' "$wheels/out" | sed 's/^/# /'
-result "compile gate, every architecture: $(grep -c '^ok' "$wheels/out") results" $status
 
 for package in nvidia-cuda-nvrtc-cu11==11.8.89 nvidia-cuda-nvrtc-cu12==12.9.86 nvidia-cuda-nvrtc==13.5.37; do
     folder=nvrtc-${package#*==}

@@ -2,11 +2,13 @@
 """Does a test notice when one instruction of a kernel's PTX is another?  Runs words of `attend check` on
 the emulated CUDA device with mutants of the PTX that the cache of programs holds.
 
-ptx_mutants.py N KERNEL WORD...: about N mutants, spread over the instructions of the kernel.  Prints each
-survivor (line, PTX before and after) and the score.  A mutant is killed by a wrong result, by a report
-of a checker, or by a run that does not end; one that the emulator refuses to load is not counted."""
+ptx_mutants.py N SEED KERNEL WORD...: N mutants of the kernel, drawn with the seed.  Prints each survivor
+(line, PTX before and after; whether the words reach the line at all: a trap there tells) and the score.
+A mutant is killed by a wrong result, by a report of a checker, or by a run that does not end; one that
+the emulator refuses to load is not counted.  t/MUTANTS has what survives, and why."""
 import hashlib
 import os
+import random
 import re
 import subprocess
 import sys
@@ -72,7 +74,7 @@ def check(cache, words):
 
 
 def main():
-    count, kernel, words = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    count, seed, kernel, words = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]
     with tempfile.TemporaryDirectory() as cache:
         if check(cache, words):
             sys.exit("the words fail without a mutation")
@@ -86,30 +88,36 @@ def main():
             sys.exit("no program has a kernel " + kernel)
         text = blob[HEADER:].rstrip(b"\0").decode().split("\n")
         every = [(i, m) for i in lines_of(text, kernel) for m in mutations(text[i]) if m != text[i]]
-        step = max(1, len(every) // count)
-        killed = {"result": 0, "checker": 0, "endless": 0}
-        refused = survived = 0
-        for i, mutant in every[step // 2:: step]:
-            changed = "\n".join(text[:i] + [mutant] + text[i + 1:]).encode() + b"\0"
+        killed = {"result": 0, "checker": 0, "endless": 0, "refused": 0}
+        unreached = survived = 0
+
+        def try_line(i, line):
+            changed = "\n".join(text[:i] + [line] + text[i + 1:]).encode() + b"\0"
             whole = blob[: HEADER - 72] + len(changed).to_bytes(8, "little") + \
                 blob[HEADER - 64: HEADER - 32] + hashlib.sha256(changed).digest() + changed
             with open(path, "wb") as f:
                 f.write(whole)
             how = check(cache, words)
             with open(path, "rb") as f:
-                taken = f.read() == whole
-            if not taken:
-                refused += 1
-            elif how:
+                return how if f.read() == whole else "refused"
+
+        for i, mutant in sorted(random.Random(seed).sample(every, min(count, len(every)))):
+            how = try_line(i, mutant)
+            if how:
                 killed[how] += 1
-            else:
-                survived += 1
-                print("survivor, line %d: %s  =>  %s" % (i + 1, text[i].strip(), mutant.strip()))
+                continue
+            reached = try_line(i, "trap;")
+            survived += 1
+            unreached += not reached
+            print("survivor, line %d%s: %s  =>  %s" % (i + 1, "" if reached else ", never reached",
+                                                       text[i].strip(), mutant.strip()))
             sys.stdout.flush()
+        refused = killed.pop("refused")
         total = sum(killed.values()) + survived
-        print("%s: %d of %d mutants killed (%d by results, %d by checkers, %d endless); %d refused" %
-              (kernel, total - survived, total, killed["result"], killed["checker"],
-               killed["endless"], refused))
+        print("%s: %d of %d mutants killed (%d by results, %d by checkers, %d endless); %d survive where the "
+              "words come, %d elsewhere; %d refused; seed %d of %d" %
+              (kernel, total - survived, total, killed["result"], killed["checker"], killed["endless"],
+               survived - unreached, unreached, refused, seed, len(every)))
 
 
 main()
