@@ -124,4 +124,25 @@ struct at_nvrtc {
 #undef AT_NVRTC_MEMBER
 };
 
+/* ---- cuBLAS ---- */
+
+typedef struct cublas_handle_ *cublas_handle;
+enum { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1, CUBLAS_PEDANTIC_MATH = 2 };
+
+/* Matrices are by columns; their pointers are the device's. */
+#define AT_CUBLAS_LIST(X)                                                                          \
+    X(create, cublasCreate_v2, (cublas_handle *))                                                  \
+    X(destroy, cublasDestroy_v2, (cublas_handle))                                                  \
+    X(set_stream, cublasSetStream_v2, (cublas_handle, cu_stream))                                  \
+    X(set_math, cublasSetMathMode, (cublas_handle, int))                                           \
+    X(sgemm, cublasSgemm_v2,                                                                       \
+      (cublas_handle, int, int, int, int, int, const float *, const void *, int, const void *,     \
+       int, const float *, void *, int))
+
+struct at_cublas {
+#define AT_CUBLAS_MEMBER(name, symbol, args) int(AT_CU_CALL * name) args;
+    AT_CUBLAS_LIST(AT_CUBLAS_MEMBER)
+#undef AT_CUBLAS_MEMBER
+};
+
 #endif

@@ -40,6 +40,13 @@ struct at_cuda_device {
     int streams; /* of execs, so far */
     struct at_program *program;
     struct at_cuda_block *block; /* memory: memory.c */
+
+    struct at_os_mutex *blas_lock; /* cublas.c: */
+    struct at_os_lib *blas_lib;
+    struct at_cublas blas;
+    cublas_handle blas_handle; /* NULL, and why, where it is not used */
+    bool blas_asked;
+    char blas_why[200];
 };
 
 /* What a context has of CUDA: ctx->cuda. */
@@ -89,6 +96,12 @@ void at_cuda_programs_free(struct at_cuda_device *d);
 /* memory.c */
 extern const struct at_memory at_cuda_memory;
 void at_cuda_blocks_free(struct at_cuda_device *d);
+
+/* cublas.c */
+int at_cuda_library(const struct at_device *d, struct at_err *e);
+int at_cuda_gemm(const struct at_device *d, void *stream, const struct at_gpu_gemm *g,
+                 struct at_err *e);
+void at_cuda_library_free(struct at_cuda_device *d);
 
 static inline struct at_cuda_device *at_cuda_device_of(const struct at_device *d)
 {

@@ -87,6 +87,8 @@ static void ask(struct at_cuda_device *d)
         .most_local_bytes = attribute(d, CU_MAX_SHARED_OPTIN),
         .kernel = at_cuda_kernel,
         .launch = at_cuda_launch,
+        .library = at_cuda_library,
+        .gemm = at_cuda_gemm,
     };
 }
 
@@ -157,9 +159,10 @@ static int find_devices(attend_ctx *ctx, struct at_cuda *c)
         *d = (struct at_cuda_device){
             .cu = &c->cu, .compiler = &c->compiler, .ctx = ctx, .driver = driver};
         d->lock = at_os_mutex_new();
-        if (!d->lock)
-            return ATTEND_ENOMEM;
+        d->blas_lock = at_os_mutex_new();
         c->ndevice++;
+        if (!d->lock || !d->blas_lock)
+            return ATTEND_ENOMEM;
         if (c->cu.device_get(&d->id, i))
             continue;
         ask(d);
@@ -227,12 +230,14 @@ static void close_device(struct at_cuda_device *d)
 {
     struct at_cuda_entry entry;
     if (d->context && at_cuda_enter_last(d, &entry)) {
+        at_cuda_library_free(d);
         at_cuda_programs_free(d);
         at_cuda_blocks_free(d);
         at_cuda_leave(d, &entry);
     }
     if (d->context)
         d->cu->context_release(d->id);
+    at_os_mutex_free(d->blas_lock);
     at_os_mutex_free(d->lock);
 }
 

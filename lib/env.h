@@ -16,6 +16,7 @@
     X(OPENCL_MEMORY, "copy: CPUs of OpenCL do not work in the host's memory either")               \
     X(LIBCUDA, "the CUDA driver to load, instead of the usual one")                                \
     X(LIBNVRTC, "the compiler NVRTC to load, instead of the usual ones")                           \
+    X(LIBCUBLAS, "the cuBLAS library to load; none: it is not used")                               \
     X(CACHE, "the folder of compiled programs; off: none are kept")                                \
     X(FIXTURES, "the folder of reference cases that the tests read")                               \
     X(MODEL, "the GGUF model that the tests read")                                                 \

@@ -12,7 +12,8 @@ if [ "$dir" = none ] || [ -z "$compiler" ]; then
 fi
 echo "1..1"
 [ -f "$dir/nvrtc.h" ] && nvrtc=-DHAVE_NVRTC_H
-if said=$($compiler -std=c++17 -fsyntax-only $nvrtc -I"$dir" -I"$srcdir/cuda" "$srcdir/t/cuda_abi.cc" 2>&1); then
+[ -f "$dir/cublas_v2.h" ] && cublas=-DHAVE_CUBLAS_H
+if said=$($compiler -std=c++17 -fsyntax-only $nvrtc $cublas -I"$dir" -I"$srcdir/cuda" "$srcdir/t/cuda_abi.cc" 2>&1); then
     echo "ok 1 - cuda/cu.h declares what $dir/cuda.h ($(sed -n 's/#define CUDA_VERSION //p' "$dir/cuda.h")) does"
 else
     echo "$said" | sed 's/^/# /'

@@ -6,6 +6,9 @@
 #ifdef HAVE_NVRTC_H
 #include <nvrtc.h>
 #endif
+#ifdef HAVE_CUBLAS_H
+#include <cublas_v2.h>
+#endif
 #include <stddef.h>
 #include <stdint.h>
 namespace ours
@@ -29,9 +32,17 @@ AT_CU_LIST(CHECK)
 #ifdef HAVE_NVRTC_H
 AT_NVRTC_LIST(CHECK)
 #endif
+#ifdef HAVE_CUBLAS_H
+AT_CUBLAS_LIST(CHECK)
+#endif
 }
 
 #define EQUAL(a, b) static_assert((int)ours::a == (int)::b, #a)
+#ifdef HAVE_CUBLAS_H
+EQUAL(CUBLAS_OP_N, CUBLAS_OP_N);
+EQUAL(CUBLAS_OP_T, CUBLAS_OP_T);
+EQUAL(CUBLAS_PEDANTIC_MATH, CUBLAS_PEDANTIC_MATH);
+#endif
 EQUAL(CU_SUCCESS, CUDA_SUCCESS);
 EQUAL(CU_INVALID_VALUE, CUDA_ERROR_INVALID_VALUE);
 EQUAL(CU_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY);
