@@ -11,14 +11,52 @@
 
 #define FEW_FLOATS 6144 /* of a few rows of a, that stay in L1 while b's rows pass */
 #define DEPTH 256       /* of k a slice; a multiple of 32: blocks are not split */
-#define WIDE 1024       /* columns whose slice of b is packed at once */
-#define SMALL 256       /* the same where c is not f32, and its sums wait in scratch */
+#define WIDE (24 * R)   /* columns whose slice of b is packed at once: they stay in L2 */
+#define SMALL 192       /* the same where c is not f32, and its sums wait in scratch */
 #define ROWS_AT_ONCE 16 /* of b in [k][n]: long rows are read piece by piece, pages stay known */
-#define TALL 240        /* rows whose slice of a is packed at once: a multiple of TILE */
+#define TALL 96         /* rows whose slice of a is packed at once: a multiple of TILE */
+#define PIECE 32        /* of k between two prefetches of c */
 
-/* c[x][0 .. cols) = (first ? 0 : c) + a's rows times the packed slice of b. */
+/* Rows of a that are packed next, brought into the cache line by line, `at` bytes into `row`. */
+struct coming {
+    const char *row;
+    int64_t stride, bytes, rows, at;
+};
+INLINE void fetch_line(struct coming *next)
+{
+    if (next->rows <= 0)
+        return;
+    vprefetch(next->row + next->at);
+    next->at += 64;
+    if (next->at >= next->bytes) {
+        next->at = 0;
+        next->row += next->stride;
+        next->rows--;
+    }
+}
+
+/* What follows rows [i, i + TALL) of the slice from k0 on: more rows, or the next slice. */
+static struct coming coming_rows(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t i,
+                                 int64_t k0)
+{
+    int64_t size = at_elem_size(mm->a_type);
+    i += TALL;
+    if (i >= i1) {
+        i = i0;
+        k0 += DEPTH;
+    }
+    int64_t depth = mm->k - k0 < DEPTH ? mm->k - k0 : DEPTH, rows = i1 - i < TALL ? i1 - i : TALL;
+    return mm->a_is_km || depth <= 0
+               ? (struct coming){.rows = 0}
+               : (struct coming){(const char *)mm->a + (i * mm->a_stride + k0) * size,
+                                 mm->a_stride * size, depth * size, rows, 0};
+}
+
+/* c[x][0 .. cols) = (first ? 0 : c) + a's rows times the packed slice of b.  With each piece of the
+ * slice a row of c is brought into the cache, and some of `next`: all at once would keep b's lines
+ * waiting. */
 INLINE void product_tile(int nx, float *c, int64_t c_stride, int cols, int first, const float *bp,
-                         const float *a, int64_t depth)
+                         const float *a, int64_t depth, struct coming *next)
 {
     V z[TILE][NV];
 #pragma GCC unroll 16
@@ -26,11 +64,13 @@ INLINE void product_tile(int nx, float *c, int64_t c_stride, int cols, int first
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++)
             z[x][v] = vzero();
-#pragma GCC unroll 16
-    for (int x = 0; x < nx; x++)
-        for (int e = 0; e < R; e += 16)
-            vprefetch(c + x * c_stride + e);
-    contract(nx, z, bp, a, depth, 1, depth);
+    for (int64_t t = 0; t < depth; t += PIECE) {
+        for (int e = 0; e < R && t < nx * PIECE; e += 16)
+            vprefetch(c + t / PIECE * c_stride + e);
+        fetch_line(next);
+        fetch_line(next);
+        contract(nx, z, bp + t * R, a + t, depth, 1, depth - t < PIECE ? depth - t : PIECE);
+    }
 #pragma GCC unroll 16
     for (int x = 0; x < nx; x++)
 #pragma GCC unroll 4
@@ -44,8 +84,17 @@ INLINE void product_tile(int nx, float *c, int64_t c_stride, int cols, int first
         }
 }
 
-static void product_rows(float *c, int64_t c_stride, int cols, int first, const float *bp,
-                         const float *a, int64_t rows, int64_t depth)
+/* The same for all columns: rows of a stay in L1, the slice of b streams past from L2. */
+INLINE void product_panels(int nx, float *c, int64_t c_stride, int64_t cols, int first,
+                           const float *bp, const float *a, int64_t depth, struct coming *next)
+{
+    for (int64_t n = 0; n < cols; n += R)
+        product_tile(nx, c + n, c_stride, (int)(cols - n < R ? cols - n : R), first, bp + n * DEPTH,
+                     a, depth, next);
+}
+
+static void product_rows(float *c, int64_t c_stride, int64_t cols, int first, const float *bp,
+                         const float *a, int64_t rows, int64_t depth, struct coming *next)
 {
     struct tiles t = cut(rows);
     for (int half = 0; half < 2; half++) {
@@ -54,12 +103,25 @@ static void product_rows(float *c, int64_t c_stride, int cols, int first, const 
 #define CASE(nx)                                                                                   \
 case nx:                                                                                           \
     for (; tiles > 0; tiles--, a += nx * depth, c += nx * c_stride)                                \
-        product_tile(nx, c, c_stride, cols, first, bp, a, depth);                                  \
+        product_panels(nx, c, c_stride, cols, first, bp, a, depth, next);                          \
     break;
             EACH_WIDTH(CASE)
 #undef CASE
         }
     }
+}
+
+/* As pack_columns where b is [k][n]. */
+INLINE void pack_kn_as(enum at_elem type, float *bp, const struct at_matmul *mm, int64_t n,
+                       int cols, int64_t k0, int64_t depth)
+{
+    const char *row = (const char *)mm->b + (k0 * mm->b_stride + n) * at_elem_size(type);
+    for (int64_t t = 0; t < depth; t++, bp += R, row += mm->b_stride * at_elem_size(type))
+#pragma GCC unroll 4
+        for (int v = 0; v < R; v += VL)
+            vstore(bp + v, cols - v >= VL ? load_as(type, row, v)
+                           : cols - v > 0 ? load_as_n(type, row, v, cols - v)
+                                          : vzero());
 }
 
 /* Slice [k0, k0 + depth) of R columns of b from n on, to [depth][R]. */
@@ -72,12 +134,12 @@ static void pack_columns(float *bp, const struct at_matmul *mm, int64_t n, int c
         return;
     }
     if (mm->b_is_kn) {
-        for (int64_t t = 0; t < depth; t++) {
-            const char *row = (const char *)mm->b + ((k0 + t) * mm->b_stride + n) * size;
-            if (cols < R)
-                memset(bp + t * R + cols, 0, (size_t)(R - cols) * sizeof *bp);
-            load_row(bp + t * R, mm->b_type, row, cols);
-        }
+        if (mm->b_type == AT_ELEM_F16)
+            pack_kn_as(AT_ELEM_F16, bp, mm, n, cols, k0, depth);
+        else if (mm->b_type == AT_ELEM_BF16)
+            pack_kn_as(AT_ELEM_BF16, bp, mm, n, cols, k0, depth);
+        else
+            pack_kn_as(AT_ELEM_F32, bp, mm, n, cols, k0, depth);
         return;
     }
     const void *rows[R];
@@ -171,10 +233,9 @@ static void product_columns(const struct at_matmul *mm, int64_t i0, int64_t i1, 
         for (int64_t i = i0; i < i1; i += TALL) {
             int64_t rows = i1 - i < TALL ? i1 - i : TALL;
             pack_rows(ap, mm, i, rows, k0, depth);
-            for (int64_t n = 0; n < cols; n += R)
-                product_rows(c32 + (i - i0) * c_stride + n, c_stride,
-                             (int)(cols - n < R ? cols - n : R), k0 == 0, bp + n * DEPTH, ap, rows,
-                             depth);
+            struct coming next = coming_rows(mm, i0, i1, i, k0);
+            product_rows(c32 + (i - i0) * c_stride, c_stride, cols, k0 == 0, bp, ap, rows, depth,
+                         &next);
         }
     }
 }

@@ -158,8 +158,8 @@ const struct at_simd *at_simd_best(void)
     return best;
 }
 
-/* The few rows of a and one score block; or slices (256 deep) of 1024 columns of b and 256 rows of
- * a, and sums of 256 columns where c is stored smaller than f32. */
+/* The few rows of a and one score block; or slices (256 deep) of 24 panels of columns of b and 96
+ * rows of a, and sums of 192 columns where c is stored smaller than f32. */
 int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *mm)
 {
     int few = mm->m < t->few_rows ? (int)mm->m : t->few_rows;
@@ -167,7 +167,7 @@ int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *m
         return 0;
     if ((mm->m <= t->few_rows || mm->one_form) && !mm->b_is_kn && !mm->a_is_km && !mm->b_packed)
         return at_simd_dots_q_floats(few, mm->k) + at_simd_dots_block_floats(t, few);
-    return (1024 + 256) * 256 + (mm->c_type == AT_ELEM_F32 ? 0 : mm->m * 256);
+    return (24 * t->rows_per_panel + 96) * 256 + (mm->c_type == AT_ELEM_F32 ? 0 : mm->m * 192);
 }
 
 /* Whole groups of rows, of blocks with four bytes of scales (k_quant.h). */
