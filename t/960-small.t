@@ -7,6 +7,7 @@ srcdir=$(cd "${srcdir:-$(dirname "$0")/..}" && pwd)
 tmp=$PWD/960-small.tmp
 most=300 # KiB
 small='-Os -fno-asynchronous-unwind-tables'
+tight='-Wl,-z,noseparate-code,-O1,--build-id=none'
 unset MAKEFLAGS MAKELEVEL
 
 # build ARGUMENTS...: in $tmp, configured with them; its size is in $size.
@@ -36,7 +37,7 @@ print_sizes()
         set -- "$@" $switches
         build "$@" && echo "$size ${switches:-everything}"
     done
-    build "$@" CFLAGS="$small" && echo "$size CFLAGS='$small'"
+    build "$@" CFLAGS="$small" LDFLAGS="$tight" && echo "$size CFLAGS='$small'"
     cd .. && rm -rf $tmp
 }
 
@@ -44,7 +45,7 @@ case $1 in --sizes) print_sizes; exit ;; esac
 
 case $(uname -m) in x86_64) scalar=--disable-scalar ;; *) scalar= ;; esac
 build --disable-opencl --disable-cuda --disable-models --disable-training --disable-quantised --disable-avx512 \
-    $scalar CFLAGS="$small"
+    $scalar CFLAGS="$small" LDFLAGS="$tight"
 result "it builds"
 echo "# ${size:=0} KiB"
 [ $size -gt 0 ] && [ $size -lt $most ]
