@@ -105,13 +105,15 @@ static int make(void *device, struct at_program *p, const char *text, const char
     return status;
 }
 
-/* A kernel, once its needs were compared with what the device has: drivers do not always. */
+/* A kernel, once its needs were compared with what the device has: drivers do not always.  One that
+ * was compiled for groups of some size is tried with them, even where Mesa's rusticl says that it
+ * runs in smaller ones: it does run. */
 static int find(void *device, struct at_program *p, struct at_kernel *k, struct at_err *e)
 {
     struct at_cl_device *d = device;
     cl_int code = CL_SUCCESS;
     cl_ulong local = 0;
-    size_t items = 0;
+    size_t items = 0, made_for[3] = {0};
     k->handle = d->cl->clCreateKernel(p->handle, k->name, &code);
     if (!k->handle)
         return at_cl_fail(d, code, "clCreateKernel", e);
@@ -119,7 +121,9 @@ static int find(void *device, struct at_program *p, struct at_kernel *k, struct 
                                     &items, NULL);
     d->cl->clGetKernelWorkGroupInfo(k->handle, d->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof local,
                                     &local, NULL);
-    k->items = (int64_t)items;
+    d->cl->clGetKernelWorkGroupInfo(k->handle, d->id, CL_KERNEL_COMPILE_WORK_GROUP_SIZE,
+                                    sizeof made_for, made_for, NULL);
+    k->items = at_max((int64_t)items, (int64_t)made_for[0]);
     if (local > (cl_ulong)d->gpu.local_bytes) {
         d->cl->clReleaseKernel(k->handle);
         return at_fail(e, ATTEND_EUNSUPPORTED,
