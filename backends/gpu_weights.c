@@ -51,7 +51,8 @@ static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_
 {
     const attend_graph *g = plan->graph;
     struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
-    return at_need(why,
+    return at_need(why, s->in[AT_IN_LSE] >= 0, "no LSE is given: rows divide by their own sums") &&
+           at_need(why,
                    at_graph_has_rows(g, s->in[AT_IN_Q]) && at_graph_has_rows(g, s->in[AT_IN_K]),
                    "a head's channels are not next to each other in memory") &&
            at_need(why,
