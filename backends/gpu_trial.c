@@ -81,7 +81,8 @@ static void add_attention(attend_graph *g, const attend_plan *plan, const struct
         kept.k = 5;
         kept.rows = 2;
         kept.cols = 3;
-        y = attend_graph_attention_weights(g, in[0], in[1], lse, &o, &kept, NULL);
+        y = attend_graph_attention_weights(
+            g, in[0], in[1], s->in[AT_IN_LSE] < 0 ? attend_none() : lse, &o, &kept, NULL);
     } else if (s->op == AT_ATTENTION_GRAD) {
         attend_tensor seed =
             attend_graph_input(g, "d", ATTEND_F32, ATTEND_SHAPE(1, ratio, rows, dv));

@@ -9,7 +9,7 @@
 #define MOST_BYTES (64 << 20) /* ... in no more than this where that is more than a row */
 #define MOST_GROUPS 65535     /* of the second and third axis of a launch */
 
-enum { KEEP, SCORES, CLEAR };
+enum { KEEP, SCORES, ENDS, CLEAR };
 
 /* What bind leaves for run, in the exec; the sequences follow it, as the host and the device have
  * them, and then what is captured. */
@@ -30,9 +30,9 @@ static int64_t words(int64_t keys)
     return n;
 }
 
-/* How many rows, and bytes of one with all heads: of its scores, and of the words. */
+/* How many rows, and bytes of one with all heads: of its scores, of the words, of m and l. */
 struct room {
-    int64_t rows, scores, words;
+    int64_t rows, scores, words, ends;
 };
 
 static struct room room_of(const struct at_step *s, const struct at_gpu_sizes *e)
@@ -42,7 +42,9 @@ static struct room room_of(const struct at_step *s, const struct at_gpu_sizes *e
     r.scores = at_round_up(nh * keys * (int64_t)sizeof(float), 8);
     if (s->p->attention.weights.mode == ATTEND_WEIGHTS_TOPK)
         r.words = nh * words(keys) * (int64_t)sizeof(uint64_t);
-    r.rows = at_min(MOST_ROWS, at_min(MOST_BYTES / (r.scores + r.words), MOST_GROUPS / e->ratio));
+    r.ends = nh * 2 * (int64_t)sizeof(float);
+    r.rows = at_min(MOST_ROWS,
+                    at_min(MOST_BYTES / (r.scores + r.words + r.ends), MOST_GROUPS / e->ratio));
     r.rows = at_max(1, r.rows);
     return r;
 }
@@ -51,8 +53,7 @@ static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_
 {
     const attend_graph *g = plan->graph;
     struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
-    return at_need(why, s->in[AT_IN_LSE] >= 0, "no LSE is given: rows divide by their own sums") &&
-           at_need(why,
+    return at_need(why,
                    at_graph_has_rows(g, s->in[AT_IN_Q]) && at_graph_has_rows(g, s->in[AT_IN_K]),
                    "a head's channels are not next to each other in memory") &&
            at_need(why,
@@ -69,7 +70,8 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
                                         [ATTEND_WEIGHTS_TOPK] = "weights_top",
                                         [ATTEND_WEIGHTS_POOL] = "weights_pool"};
     const struct at_attention *p = &s->p->attention;
-    const char *const names[] = {modes[p->weights.mode], "unfused_scores", "weights_clear"};
+    const char *const names[] = {modes[p->weights.mode], "unfused_scores", "weights_ends",
+                                 "weights_clear"};
     struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | 1u << AT_GPU_ATTN_UNFUSED |
                                             1u << AT_GPU_ATTN_WEIGHTS};
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
@@ -81,12 +83,12 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
              at_gpu_of(s->device)->cpu ? 1 : 64, p->score ? " -DAT_SCORE_EXPR" : "",
              p->mask ? " -DAT_MASK_EXPR" : "");
     source.printed = printed;
-    int status = at_gpu_prepare(plan, s, &source, names, 3, sizeof(struct at_gpu_kernels), e);
+    int status = at_gpu_prepare(plan, s, &source, names, 4, sizeof(struct at_gpu_kernels), e);
     attend_free(printed);
     s->state = at_round_up(sizeof(struct state), AT_ALIGN) +
                x.seqs * (int64_t)sizeof(struct at_seq) + at_gpu_table_bytes(&x);
     s->work = at_gpu_table_bytes(&x);
-    s->shared_work = room.rows * (room.scores + room.words);
+    s->shared_work = room.rows * (room.scores + room.words + room.ends);
     return status;
 }
 
@@ -107,12 +109,15 @@ static int bind(struct attend_exec *x, const struct at_step *s)
                                     .columns = d->out.shape[3],
                                     .cells = d->out.shape[2] * d->out.shape[3],
                                     .sort = room.rows * room.scores,
+                                    .ends = room.rows * (room.scores + room.words),
                                     .first = (at_i32)d->p.first,
                                     .rows = (at_i32)d->out.shape[2]};
     if (index.data)
         d->args.index = at_gpu_problem_view(x, s->out[1], &index);
     at_gpu_problem_args(&d->args.a, x, s, &d->a);
-    at_gpu_buffer(x, s->in[AT_IN_LSE], &d->args.a.lse[0]);
+    d->args.a.has_lse = s->in[AT_IN_LSE] >= 0;
+    if (d->args.a.has_lse)
+        at_gpu_buffer(x, s->in[AT_IN_LSE], &d->args.a.lse[0]);
     d->args.a.chunk = at_max(1, e.keys);
     return at_gpu_problem_table(x, s, &d->a, &e, seq + e.seqs, &d->args.a);
 }
@@ -147,15 +152,16 @@ static int launch(struct attend_exec *x, const struct at_step *s, int which, int
         .kernel = kernel_of(s, which),
         .args = &d->args,
         .bytes = sizeof d->args,
-        .nbuffer = 4,
+        .nbuffer = 5,
         .groups = {gx, gy, gz},
         .items = items
     };
     int64_t at;
     l.buffer[0] = at_gpu_buffer(x, s->out[0], &at);
     l.buffer[1] = d->args.index.given ? at_gpu_buffer(x, s->out[1], &at) : NULL;
-    l.buffer[2] = at_gpu_buffer(x, s->in[AT_IN_LSE], &at);
-    l.buffer[3] = x->transfer->work;
+    l.buffer[2] = d->args.a.has_lse ? at_gpu_buffer(x, s->in[AT_IN_LSE], &at) : NULL;
+    l.buffer[3] = d->args.a.has_sinks ? at_gpu_buffer(x, s->in[AT_IN_SINKS], &at) : NULL;
+    l.buffer[4] = x->transfer->work;
     return at_gpu_run(x, s, &l);
 }
 
@@ -184,6 +190,8 @@ static int some_rows(struct attend_exec *x, const struct at_step *s, int64_t n, 
     d->args.a.first = (at_i32)(i0 * ratio);
     d->args.a.rows = (at_i32)(rows * ratio);
     int status = scores(x, s);
+    if (status == 0)
+        status = launch(x, s, ENDS, items, 1, rows, d->a.nh);
     if (status < 0)
         return status;
     switch (d->p.mode) {

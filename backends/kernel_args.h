@@ -63,6 +63,7 @@ struct at_k_weights {
     struct at_k_view out, index; /* (B, H, rows, keys) */
     at_i64 columns, cells;       /* extents of the last axis, and of the last two */
     at_i64 keys;                 /* that pooled cells share out */
+    at_i64 ends;                 /* bytes into work, of each row's reference and sum */
     at_i64 sort, length;         /* bytes into work, where a row has so many words to sort, 2^n */
     at_i32 i0, i1;
     at_i32 first; /* row of the tensor of queries that is row 0 of the result */

@@ -180,6 +180,7 @@ static const float *row_of(const struct config *c, int64_t row)
     return want.dense + row * keys_of(c);
 }
 
+/* Where scores are huge, a 0 may be one that was too small. */
 static void test_dense(const char *device, const struct config *c)
 {
     int64_t nk = keys_of(c), wrong = 0, sums = 0, rows = 0;
@@ -187,7 +188,7 @@ static void test_dense(const char *device, const struct config *c)
         double sum = 0;
         for (int64_t j = 0; j < nk; j++) {
             float x = want.dense[n * nk + j], y = got.dense[n * nk + j];
-            wrong += x == 0 ? y != 0 : !close_to((double)x, (double)y);
+            wrong += x == 0 && !c->huge ? y != 0 : !close_to((double)x, (double)y);
             sum += (double)y;
         }
         double all = got.lse[n] == -INFINITY ? 0 : 1;

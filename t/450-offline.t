@@ -84,6 +84,7 @@ END
 unfused_scores 48 0 0
 unfused_softmax 32 256 0
 unfused_values 32 0 0
+weights_ends 24 256 0
 weights_rows 24 0 0
 weights_columns 32 0 0
 weights_pool 48 256 0

@@ -1,29 +1,27 @@
 /* SPDX-License-Identifier: MIT */
-/* The weights themselves: exp(s - lse) of the scores that unfused_scores left in work, and what is kept
- * of them.  A launch has rows [i0, i1) of one sequence; sums over rows are added to by one launch after
- * another. */
+/* The weights themselves, of the scores that unfused_scores left in work, and what is kept of them.  A
+ * launch has rows [i0, i1) of one sequence; sums over rows are added to by one launch after another. */
 
 #define AT_WEIGHTS_PARAMS                                                                          \
     const struct at_k_weights w, AT_GLOBAL uchar *out, AT_GLOBAL uchar *index,                     \
-        AT_GLOBAL const uchar *plse, AT_GLOBAL uchar *work
+        AT_GLOBAL const uchar *plse, AT_GLOBAL const uchar *psinks, AT_GLOBAL uchar *work
 #define AT_WEIGHTS_IN(x)                                                                           \
     struct at_in x;                                                                                \
     at_seq_of(&x, (AT_GLOBAL const struct at_k_seq *)(work + w.a.seqs), w.a.nseq);                 \
     x.ratio = w.a.nh / w.a.ng;
 
-/* Scores of row i of head h, and its LSE. */
-AT_FN AT_GLOBAL const float *row_of(const struct at_k_weights *w, const struct at_in *x,
-                                    AT_GLOBAL const uchar *lse, AT_GLOBAL uchar *work, int h, int i,
-                                    float *to)
+/* Scores of row i of head h, and where its weights' reference m and sum l are: e^(s - m) / l. */
+AT_FN AT_GLOBAL float *row_of(const struct at_k_weights *w, const struct at_in *x,
+                              AT_GLOBAL uchar *work, int h, int i, AT_GLOBAL float **ends)
 {
-    int r = i * x->ratio + h % x->ratio, g = h / x->ratio;
-    *to = ((AT_GLOBAL const float *)lse)[at_lse_at(&w->a, x, g, r)];
-    return at_scores_of(&w->a, work, g, r - w->a.first);
+    int r = i * x->ratio + h % x->ratio;
+    *ends = (AT_GLOBAL float *)(work + w->ends) + 2 * (h * (at_i64)(w->i1 - w->i0) + i - w->i0);
+    return (AT_GLOBAL float *)at_scores_of(&w->a, work, h / x->ratio, r - w->a.first);
 }
 
-AT_FN float kept(float s, float lse)
+AT_FN float kept(float s, AT_GLOBAL const float *ends)
 {
-    return s == -AT_INF ? 0.0f : at_exp(s - lse);
+    return s == -AT_INF ? 0.0f : at_exp(s - ends[0]) / ends[1];
 }
 
 AT_FN at_i64 result_at(const struct at_k_weights *w, const struct at_k_view *v, int h, at_i64 row, at_i64 k)
@@ -37,6 +35,54 @@ AT_FN void add(float *sum, float *rest, float x)
     float all = *sum + x;
     *rest += fabs(*sum) >= fabs(x) ? (*sum - all) + x : (x - all) + *sum;
     *sum = all;
+}
+
+/* What a given LSE says of a row; or, without one, its largest score and the sum of the others'
+ * powers beside it, the sink's too.  y: row; z: head. */
+AT_KERNEL AT_GROUP(AT_ITEMS) void weights_ends(AT_WEIGHTS_PARAMS)
+{
+    AT_SHARED float red[AT_ITEMS];
+    AT_WEIGHTS_IN(in)
+    int i = w.i0 + (int)AT_GROUP_Y, h = (int)AT_GROUP_Z;
+    AT_GLOBAL float *ends;
+    AT_GLOBAL const float *s = row_of(&w, &in, work, h, i, &ends);
+    float m = -AT_INF, sum = 0.0f, rest = 0.0f;
+    if (w.a.has_lse) {
+        if (AT_ITEM == 0) {
+            ends[0] = ((AT_GLOBAL const float *)plse)[at_lse_at(&w.a, &in, h / in.ratio, i * in.ratio + h % in.ratio)];
+            ends[1] = 1.0f;
+        }
+        return;
+    }
+    if (w.a.has_sinks)
+        m = ((AT_GLOBAL const float *)psinks)[w.a.sinks + h];
+    float sink = m;
+    for (at_i64 j = AT_ITEM; j < in.nk; j += AT_ITEMS)
+        m = s[j] > m ? s[j] : m;
+    red[AT_ITEM] = m;
+    for (int n = AT_ITEMS / 2; n > 0; n /= 2) {
+        AT_BARRIER();
+        if (AT_ITEM < n)
+            red[AT_ITEM] = red[AT_ITEM + n] > red[AT_ITEM] ? red[AT_ITEM + n] : red[AT_ITEM];
+    }
+    AT_BARRIER();
+    m = red[0];
+    AT_BARRIER();
+    if (AT_ITEM == 0 && sink != -AT_INF)
+        sum = at_exp(sink - m);
+    for (at_i64 j = AT_ITEM; j < in.nk; j += AT_ITEMS)
+        if (s[j] != -AT_INF)
+            add(&sum, &rest, at_exp(s[j] - m));
+    red[AT_ITEM] = sum + rest;
+    for (int n = AT_ITEMS / 2; n > 0; n /= 2) {
+        AT_BARRIER();
+        if (AT_ITEM < n)
+            red[AT_ITEM] += red[AT_ITEM + n];
+    }
+    if (AT_ITEM == 0) {
+        ends[0] = m;
+        ends[1] = red[0];
+    }
 }
 
 /* x: 64 elements of a result's last axes; y: head; z: entry. */
@@ -54,12 +100,13 @@ AT_KERNEL AT_GROUP(64) void weights_rows(AT_WEIGHTS_PARAMS)
     AT_WEIGHTS_IN(in)
     int i = w.i0 + (int)AT_GROUP_Y, h = (int)AT_GROUP_Z;
     at_i64 k = AT_GROUP_X * 64 + AT_ITEM, j = k - in.k0;
-    float lse, p = 0.0f;
-    AT_GLOBAL const float *s = row_of(&w, &in, plse, work, h, i, &lse);
+    float p = 0.0f;
+    AT_GLOBAL float *ends;
+    AT_GLOBAL const float *s = row_of(&w, &in, work, h, i, &ends);
     if (k >= w.columns)
         return;
     if (j >= 0 && j < in.nk)
-        p = kept(s[j], lse);
+        p = kept(s[j], ends);
     ((AT_GLOBAL float *)out)[result_at(&w, &w.out, h, in.q0 + i - w.first, k)] = p;
 }
 
@@ -69,12 +116,13 @@ AT_KERNEL AT_GROUP(64) void weights_columns(AT_WEIGHTS_PARAMS)
     AT_WEIGHTS_IN(in)
     int h = (int)AT_GROUP_Z;
     at_i64 j = AT_GROUP_X * 64 + AT_ITEM;
-    float sum = 0.0f, rest = 0.0f, lse;
+    float sum = 0.0f, rest = 0.0f;
+    AT_GLOBAL float *ends;
     if (j >= in.nk)
         return;
     for (int i = w.i0; i < w.i1; i++) {
-        AT_GLOBAL const float *s = row_of(&w, &in, plse, work, h, i, &lse);
-        add(&sum, &rest, kept(s[j], lse));
+        AT_GLOBAL const float *s = row_of(&w, &in, work, h, i, &ends);
+        add(&sum, &rest, kept(s[j], ends));
     }
     ((AT_GLOBAL float *)out)[result_at(&w, &w.out, h, 0, in.k0 + j)] += sum + rest;
 }
@@ -94,7 +142,8 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void weights_pool(AT_WEIGHTS_PARAMS)
     at_i64 row = w.row + AT_GROUP_X / w.columns, column = AT_GROUP_X % w.columns;
     at_i64 i0 = edge(row, in.nq, w.rows), i1 = edge(row + 1, in.nq, w.rows);
     at_i64 j0 = edge(column, w.keys, w.columns), j1 = edge(column + 1, w.keys, w.columns);
-    float sum = 0.0f, rest = 0.0f, lse, count = (float)(i1 - i0);
+    float sum = 0.0f, rest = 0.0f, count = (float)(i1 - i0);
+    AT_GLOBAL float *ends;
     if (i0 < w.i0)
         i0 = w.i0;
     if (i1 > w.i1)
@@ -102,9 +151,9 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void weights_pool(AT_WEIGHTS_PARAMS)
     if (j1 > in.nk)
         j1 = in.nk;
     for (at_i64 i = i0; i < i1; i++) {
-        AT_GLOBAL const float *s = row_of(&w, &in, plse, work, h, (int)i, &lse);
+        AT_GLOBAL const float *s = row_of(&w, &in, work, h, (int)i, &ends);
         for (at_i64 j = j0 + AT_ITEM; j < j1; j += AT_ITEMS)
-            add(&sum, &rest, kept(s[j], lse));
+            add(&sum, &rest, kept(s[j], ends));
     }
     red[AT_ITEM] = sum + rest;
     for (int n = AT_ITEMS / 2; n > 0; n /= 2) {
@@ -135,8 +184,8 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void weights_top(AT_WEIGHTS_PARAMS)
 {
     AT_WEIGHTS_IN(in)
     int i = w.i0 + (int)AT_GROUP_Y, h = (int)AT_GROUP_Z;
-    float lse;
-    AT_GLOBAL const float *s = row_of(&w, &in, plse, work, h, i, &lse);
+    AT_GLOBAL float *ends;
+    AT_GLOBAL const float *s = row_of(&w, &in, work, h, i, &ends);
     AT_GLOBAL at_u64 *list =
         (AT_GLOBAL at_u64 *)(work + w.sort) + (h * (at_i64)(w.i1 - w.i0) + AT_GROUP_Y) * w.length;
     for (at_i64 j = AT_ITEM; j < w.length; j += AT_ITEMS)
@@ -157,7 +206,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void weights_top(AT_WEIGHTS_PARAMS)
     for (at_i64 e = AT_ITEM; e < w.columns; e += AT_ITEMS) {
         at_u64 word = e < w.length ? list[e] : 0;
         ((AT_GLOBAL float *)out)[result_at(&w, &w.out, h, in.q0 + i, e)] =
-            word ? kept(score_of(word), lse) : 0.0f;
+            word ? kept(score_of(word), ends) : 0.0f;
         if (w.index.given)
             ((AT_GLOBAL at_i32 *)index)[result_at(&w, &w.index, h, in.q0 + i, e)] =
                 word ? (at_i32)(in.k0 + (at_u32)~word) : -1;
