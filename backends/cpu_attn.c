@@ -58,7 +58,7 @@ static struct extent extents(const attend_plan *plan, const struct at_step *s)
         .groups = k->shape[head],
         .ratio = q->shape[head] / k->shape[head],
         .dk = q->shape[q->rank - 1],
-        .dv = g->tensor[s->in[AT_IN_V]].shape[k->rank - 1],
+        .dv = s->in[AT_IN_V] < 0 ? 0 : g->tensor[s->in[AT_IN_V]].shape[k->rank - 1],
         .packed_rows = q->rank == 3,
         .packed_keys = k->rank == 3};
     if (s->in[AT_IN_TABLE] >= 0) /* k is a pool of pages */
