@@ -399,7 +399,7 @@ static void edited_weights(const struct work *u, int p, float *st, const struct 
     struct at_rows k = b->k;
     k.base = (const float *)k.base - (b->from - b->j0) * k.stride; /* of key j0 */
     at_cpu_attn_scores(t, a, &u->item, &u->lanes[p], u->m.qp + p * at_simd_q_floats(t, a->dk), &k,
-                       st, b->j0, from, to);
+                       st, b->j0, from, to, AT_COVER_PARTIAL);
     hide_absent(u, &u->lanes[p], st + (from - b->j0) * rows, to - from);
     t->weights(st, from - b->j0, to - from, u->m.lse + p * rows, at_cpu_attn_scale(a));
 }
@@ -496,7 +496,8 @@ static void times_slope(const struct work *u, int p, float *st, const struct blo
     plain.score_expr = plain.mask_expr = NULL;
     plain.mask.data = NULL;
     at_cpu_attn_scores(t, &plain, &u->item, &u->lanes[p],
-                       u->m.qp + p * at_simd_q_floats(t, plain.dk), &k, u->m.other, low, low, high);
+                       u->m.qp + p * at_simd_q_floats(t, plain.dk), &k, u->m.other, low, low, high,
+                       AT_COVER_PARTIAL);
     t->scale(u->m.other, u->m.other, at_cpu_attn_scale(&plain), n);
     const struct at_expr_block block = {.st = u->m.other,
                                         .stride = rows,

@@ -160,7 +160,8 @@ static void each_block(struct work *w, int64_t begin, int64_t end,
         if (hidden(w, from, to))
             continue;
         struct at_rows k = at_cpu_attn_keys(w->t, w->a, &w->item, j0, from, to, w->k);
-        at_cpu_attn_scores(w->t, w->a, &w->item, l, w->q, &k, w->st, j0, from, to);
+        at_cpu_attn_scores(w->t, w->a, &w->item, l, w->q, &k, w->st, j0, from, to,
+                           AT_COVER_PARTIAL);
         fn(w, j0, from, to);
     }
 }
