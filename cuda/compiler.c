@@ -28,6 +28,20 @@ static bool take_functions(struct at_cuda_compiler *c)
     return true;
 }
 
+/* NVRTC looks for its other half by name alone, and not beside itself: where it was found in a
+ * folder that the system does not search, what is already loaded serves. */
+static void load_builtins(const char *name, int major, int minor)
+{
+    const char *end = strrchr(name, '/');
+    char path[512], err[200];
+    struct at_os_lib *lib;
+    int n = end ? snprintf(path, sizeof path, "%.*s/libnvrtc-builtins.so.%d.%d", (int)(end - name),
+                           name, major, minor)
+                : -1;
+    if (n > 0 && n < (int)sizeof path && at_os_lib_open(&lib, path, err, sizeof err) == 0)
+        at_os_lib_keep(lib);
+}
+
 bool at_cuda_compiler_open(struct at_cuda_compiler *c, const char *name)
 {
     char err[200];
@@ -39,6 +53,7 @@ bool at_cuda_compiler_open(struct at_cuda_compiler *c, const char *name)
     }
     if (take_functions(c) && !c->nvrtc.version(&major, &minor)) {
         c->version = 1000 * major + 10 * minor;
+        load_builtins(name, major, minor);
         return true;
     }
     snprintf(c->why, sizeof c->why, "%.120s is no NVRTC that can be used", name);

@@ -151,8 +151,21 @@ static int absent(attend_ctx *ctx, const char *why)
     return at_device_add(ctx, &d);
 }
 
+/* Why a platform must not be asked for its devices; NULL: it may.  PoCL ends the process where it
+ * cannot see the processor's topology, as in a container without /sys. */
+static const char *refuses(const struct at_opencl *o, cl_platform_id platform)
+{
+    char name[64] = "";
+    o->cl.clGetPlatformInfo(platform, CL_PLATFORM_NAME, sizeof name - 1, name, NULL);
+    return !strcmp(name, "Portable Computing Language") &&
+                   !at_os_is_folder("/sys/devices/system/cpu")
+               ? "PoCL would end the program: /sys is not mounted here"
+               : NULL;
+}
+
 static int find_devices(attend_ctx *ctx, struct at_opencl *o)
 {
+    const char *why = "no OpenCL implementation has a device";
     cl_platform_id platform[16];
     cl_device_id id[16];
     cl_uint np = 0, nd = 0;
@@ -164,6 +177,11 @@ static int find_devices(attend_ctx *ctx, struct at_opencl *o)
     if (!o->device)
         return ATTEND_ENOMEM;
     for (cl_uint p = 0; p < np && p < AT_LEN(platform); p++) {
+        const char *refusal = refuses(o, platform[p]);
+        if (refusal) {
+            why = refusal;
+            continue;
+        }
         if (o->cl.clGetDeviceIDs(platform[p], CL_DEVICE_TYPE_ALL, AT_LEN(id), id, &nd) !=
             CL_SUCCESS)
             continue;
@@ -179,8 +197,7 @@ static int find_devices(attend_ctx *ctx, struct at_opencl *o)
             status = add(ctx, d, o->ndevice++);
         }
     }
-    return status == 0 && o->ndevice == 0 ? absent(ctx, "no OpenCL implementation has a device")
-                                          : status;
+    return status == 0 && o->ndevice == 0 ? absent(ctx, why) : status;
 }
 
 static int probe(attend_ctx *ctx)

@@ -96,11 +96,11 @@ matvec 64 1024 0
 END
     amd $1 64 "back attn_back" <<END
 back_rows 144 12672 1040
-back_keys 152 12672 1040
+back_keys 160 12672 1040
 END
     amd $1 128 "back attn_back" <<END
 back_rows 176 12672 1040
-back_keys 184 12672 1040
+back_keys 192 12672 1040
 END
 }
 
