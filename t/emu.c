@@ -2,9 +2,11 @@
 #include "emu.h"
 
 #include "core.h"
+#include "cuda.h"
 #include "env.h"
 #include "os.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -256,36 +258,13 @@ cu_result emu_run(cu_function f, int blocks, int threads, int dynamic, void **ar
 
 /* ---- NVRTC ---- */
 
-static bool take_nvrtc(struct at_os_lib *lib, struct at_nvrtc *n)
-{
-#define TAKE(member, symbol, args)                                                                 \
-    if (!at_os_lib_symbol(lib, #symbol, &n->member))                                               \
-        return false;
-    AT_NVRTC_LIST(TAKE)
-#undef TAKE
-    return true;
-}
-
 const struct at_nvrtc *emu_nvrtc(const char **why)
 {
-    static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2",
-                                        "libnvrtc.so", "/usr/local/cuda/lib64/libnvrtc.so"};
-    static struct at_nvrtc n;
-    static bool loaded;
-    struct at_os_lib *lib = NULL;
-    const char *asked = at_env(AT_ENV_LIBNVRTC);
-    char err[256];
-    *why = "no NVRTC was found (libnvrtc.so.13, for one; ATTEND_LIBNVRTC can name it)";
-    if (loaded)
-        return &n;
-    if (asked)
-        at_os_lib_open(&lib, asked, err, sizeof err);
-    for (size_t i = 0; !asked && !lib && i < NELEM(names); i++) {
-        if (at_os_lib_open(&lib, names[i], err, sizeof err))
-            lib = NULL;
-    }
-    loaded = lib && take_nvrtc(lib, &n);
-    return loaded ? &n : NULL;
+    static struct at_cuda_compiler c;
+    if (!c.lib)
+        at_cuda_compiler_find(&c, INT_MAX); /* newer than any: the first that is found */
+    *why = c.why;
+    return c.lib ? &c.nvrtc : NULL;
 }
 
 char *emu_compile(const struct at_nvrtc *c, const char *text, const char *const *options)
