@@ -30,9 +30,7 @@ static void put(const struct row *r, int64_t k, double x)
     at_ref_set(r->v, r->at + k * r->step, x);
 }
 
-/* Where v has place number `place` (in C order) of the axes of `like` but its last `skip`; v is
- * broadcast to `like`: right-aligned, extents equal or 1. */
-static int64_t offset(const struct at_view *v, const struct at_view *like, int64_t place, int skip)
+int64_t at_ref_offset(const struct at_view *v, const struct at_view *like, int64_t place, int skip)
 {
     int64_t sum = 0;
     for (int d = like->rank - 1 - skip; d >= 0; d--) {
@@ -44,8 +42,7 @@ static int64_t offset(const struct at_view *v, const struct at_view *like, int64
     return sum;
 }
 
-/* Places of the axes of v but its last `skip`. */
-static int64_t places(const struct at_view *v, int skip)
+int64_t at_ref_places(const struct at_view *v, int skip)
 {
     int64_t n = 1;
     for (int d = 0; d < v->rank - skip; d++)
@@ -56,7 +53,7 @@ static int64_t places(const struct at_view *v, int skip)
 /* Row number `r` of `like` as v has it. */
 static struct row row_of(const struct at_view *v, const struct at_view *like, int64_t r)
 {
-    struct row row = {.v = v, .at = offset(v, like, r, 1), .n = 1};
+    struct row row = {.v = v, .at = at_ref_offset(v, like, r, 1), .n = 1};
     if (like->rank > 0)
         row.n = like->shape[like->rank - 1];
     if (v->rank > 0 && v->shape[v->rank - 1] != 1)
@@ -153,7 +150,7 @@ static int each_row(struct attend_exec *x, const struct at_step *s,
 {
     struct job job = job_of(x, s);
     job.row = row;
-    return at_parallel(x, places(job.out, job.out->rank > 0), one_row, &job);
+    return at_parallel(x, at_ref_places(job.out, job.out->rank > 0), one_row, &job);
 }
 
 /* Row r of the output, and of input k as it is broadcast to the output. */
@@ -205,7 +202,8 @@ static void matmul_block(void *arg, int64_t item, int slot)
     int64_t n0 = item % p->col_blocks * COLS, m0 = item / p->col_blocks % p->row_blocks * ROWS;
     int64_t batch = item / p->col_blocks / p->row_blocks;
     int64_t n1 = at_min(n0 + COLS, p->n), rows = at_min(ROWS, p->m - m0);
-    int64_t a0 = offset(a, c, batch, 2), b0 = offset(b, c, batch, 2), c0 = offset(c, c, batch, 2);
+    int64_t a0 = at_ref_offset(a, c, batch, 2), b0 = at_ref_offset(b, c, batch, 2),
+            c0 = at_ref_offset(c, c, batch, 2);
     double *pa = at_slot_scratch(p->x, slot); /* [ROWS / LANES][k][LANES] */
     double *pb = pa + ROWS * p->k;            /* [k] */
 
@@ -240,7 +238,7 @@ int at_ref_matmul(struct attend_exec *x, const struct at_step *s)
     p.k = p.a->shape[p.a->rank - 1];
     p.row_blocks = at_ceil_div(p.m, ROWS);
     p.col_blocks = at_ceil_div(p.n, COLS);
-    return at_parallel(x, places(p.c, 2) * p.row_blocks * p.col_blocks, matmul_block, &p);
+    return at_parallel(x, at_ref_places(p.c, 2) * p.row_blocks * p.col_blocks, matmul_block, &p);
 }
 
 /* ---- elementwise ---- */
@@ -330,7 +328,7 @@ static int each_element(struct attend_exec *x, const struct at_step *s, double (
     struct job job = job_of(x, s);
     job.row = function_row;
     job.fn = fn;
-    return at_parallel(x, places(job.out, job.out->rank > 0), one_row, &job);
+    return at_parallel(x, at_ref_places(job.out, job.out->rank > 0), one_row, &job);
 }
 
 static double silu(double a)
@@ -498,7 +496,7 @@ int at_ref_rope(struct attend_exec *x, const struct at_step *s)
 static void gather_row(const struct job *job, int64_t r)
 {
     const struct at_view *table = job->in[0], *index = job->in[1];
-    int64_t k = index_at(index, offset(index, index, r, 0));
+    int64_t k = index_at(index, at_ref_offset(index, index, r, 0));
     struct row y = out_row(job, r);
     if (k < 0 || k >= table->shape[0]) {
         at_exec_bad_index(job->x, job->s, r, k, table->shape[0]);
@@ -533,8 +531,8 @@ int at_ref_append(struct attend_exec *x, const struct at_step *s)
     const struct at_view *state = &x->view[s->out[0]], *rows = &x->view[s->in[1]];
     const struct at_view *slots = &x->view[s->in[2]];
     int64_t page = state->shape[2], limit = state->shape[0] * page;
-    for (int64_t place = 0; place < places(slots, 0); place++) {
-        int64_t slot = index_at(slots, offset(slots, slots, place, 0));
+    for (int64_t place = 0; place < at_ref_places(slots, 0); place++) {
+        int64_t slot = index_at(slots, at_ref_offset(slots, slots, place, 0));
         int64_t b = place / slots->shape[1], i = place % slots->shape[1];
         if (slot == -1)
             continue;
@@ -591,7 +589,7 @@ int at_ref_concat(struct attend_exec *x, const struct at_step *s)
         job.in[0] = job.in[k];
         job.out = &place;
         job.row = move_row;
-        status = at_parallel(x, places(&place, 1), one_row, &job);
+        status = at_parallel(x, at_ref_places(&place, 1), one_row, &job);
     }
     return status;
 }

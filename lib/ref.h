@@ -7,6 +7,7 @@
 
 #include "core.h"
 #include "element.h"
+#include "expr.h"
 
 /* ---- elements ---- */
 
@@ -25,6 +26,12 @@ static inline void at_ref_set(const struct at_view *v, int64_t at, double x)
  * a quantised type are next to each other. */
 void at_ref_load(const struct at_view *v, int64_t at, int64_t step, int64_t n, double *x,
                  int64_t gap);
+
+/* Where v has place number `place` (in C order) of the axes of `like` but its last `skip`; v is
+ * broadcast to `like`: right-aligned, extents equal or 1. */
+int64_t at_ref_offset(const struct at_view *v, const struct at_view *like, int64_t place, int skip);
+/* Places of the axes of v but its last `skip`. */
+int64_t at_ref_places(const struct at_view *v, int skip);
 
 /* ---- ref.c: rows ---- */
 
@@ -119,6 +126,8 @@ double at_ref_plain_score(const struct at_ref_row *r, int64_t j);
 double at_ref_score(const struct at_ref_row *r, int64_t j, double plain, double *error);
 /* The scores of keys [j0, j0 + count) into s, -inf where hidden. */
 void at_ref_scores(const struct at_ref_row *r, int64_t j0, int64_t count, double *s);
+/* Where expressions are evaluated for key j, with that score. */
+struct at_expr_point at_ref_point(const struct at_ref_row *r, int64_t j, double score);
 /* Rows of k and v as doubles. */
 void at_ref_key(const struct at_ref_row *r, int64_t j, double *k);
 void at_ref_value(const struct at_ref_row *r, int64_t j, double *v);

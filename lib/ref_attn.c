@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "expr.h"
 #include "ref.h"
 
 /* ---- a row of queries: its scores ---- */
@@ -60,7 +59,7 @@ static double added(const struct at_attn *a, int64_t n, int64_t h, int64_t i, in
     return a->bias.data ? pair(&a->bias, n, h, i, j) : 0;
 }
 
-static struct at_expr_point point(const struct at_ref_row *r, int64_t j, double score)
+struct at_expr_point at_ref_point(const struct at_ref_row *r, int64_t j, double score)
 {
     return (struct at_expr_point){.score = score,
                                   .b = r->n,
@@ -74,7 +73,7 @@ static struct at_expr_point point(const struct at_ref_row *r, int64_t j, double 
 
 bool at_ref_hides(const struct at_ref_row *r, int64_t j)
 {
-    struct at_expr_point p = point(r, j, 0);
+    struct at_expr_point p = at_ref_point(r, j, 0);
     return (r->a->mask.data && pair(&r->a->mask, r->n, r->h, r->i, j) == 0) ||
            (r->a->mask_expr && at_expr_eval(r->a->mask_expr, &p, NULL) == 0);
 }
@@ -117,7 +116,7 @@ double at_ref_score(const struct at_ref_row *r, int64_t j, double plain, double 
 {
     if (!r->a->score_expr || (plain == -(double)INFINITY && at_ref_hides(r, j)))
         return plain;
-    struct at_expr_point p = point(r, j, plain);
+    struct at_expr_point p = at_ref_point(r, j, plain);
     p.score_error = error ? *error : 0;
     return at_expr_eval(r->a->score_expr, &p, error);
 }

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "expr.h"
 #include "ref.h"
 
 static double number(const struct at_view *v)
@@ -12,30 +11,9 @@ static double number(const struct at_view *v)
     return v ? at_ref_get(v, 0) : 1;
 }
 
-/* Where v has place number `place` (in C order) of `like`, to which it is broadcast. */
-static int64_t offset(const struct at_view *v, const struct at_view *like, int64_t place)
-{
-    int64_t sum = 0;
-    for (int d = like->rank - 1; d >= 0; d--) {
-        int e = d - (like->rank - v->rank);
-        if (e >= 0 && v->shape[e] != 1)
-            sum += place % like->shape[d] * v->stride[e];
-        place /= like->shape[d];
-    }
-    return sum;
-}
-
 static double value_at(const struct at_view *v, const struct at_view *like, int64_t place)
 {
-    return at_ref_get(v, offset(v, like, place));
-}
-
-static int64_t places(const struct at_view *v)
-{
-    int64_t n = 1;
-    for (int d = 0; d < v->rank; d++)
-        n *= v->shape[d];
-    return n;
+    return at_ref_get(v, at_ref_offset(v, like, place, 0));
 }
 
 static int64_t width(const struct at_view *v)
@@ -45,7 +23,7 @@ static int64_t width(const struct at_view *v)
 
 static int64_t rows(const struct at_view *v)
 {
-    return width(v) ? places(v) / width(v) : 0;
+    return width(v) ? at_ref_places(v, 0) / width(v) : 0;
 }
 
 /* ---- sums ---- */
@@ -61,8 +39,8 @@ int at_ref_sum(struct attend_exec *x, const struct at_step *s)
         box.shape[d] = e >= 0 && y->shape[e] == a->shape[d] ? 1 : a->shape[d];
         box.stride[d] = a->stride[d];
     }
-    int64_t each = places(&box);
-    for (int64_t i = 0; i < places(y); i++) {
+    int64_t each = at_ref_places(&box, 0);
+    for (int64_t i = 0; i < at_ref_places(y, 0); i++) {
         double sum = 0;
         int64_t from = 0, rest = i;
         for (int e = y->rank - 1; e >= 0; e--) {
@@ -71,10 +49,11 @@ int at_ref_sum(struct attend_exec *x, const struct at_step *s)
             rest /= y->shape[e];
         }
         for (int64_t k = 0; k < each; k++) {
-            double v = at_ref_get(a, from + offset(&box, &box, k));
+            double v = at_ref_get(a, from + at_ref_offset(&box, &box, k, 0));
             sum += mode == AT_SUM_SQUARES ? v * v : v;
         }
-        at_ref_set(y, offset(y, y, i), mode == AT_SUM_MEAN && each ? sum / (double)each : sum);
+        at_ref_set(y, at_ref_offset(y, y, i, 0),
+                   mode == AT_SUM_MEAN && each ? sum / (double)each : sum);
     }
     return 0;
 }
@@ -83,11 +62,11 @@ int at_ref_pad(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *a = at_arg(x, s, 0), *y = at_result(x, s);
     int axis = s->p->pad.axis;
-    for (int64_t i = 0; i < places(y); i++)
-        at_ref_set(y, offset(y, y, i), 0);
-    for (int64_t i = 0; i < places(a); i++)
-        at_ref_set(y, offset(y, a, i) + s->p->pad.start * y->stride[axis],
-                   at_ref_get(a, offset(a, a, i)));
+    for (int64_t i = 0; i < at_ref_places(y, 0); i++)
+        at_ref_set(y, at_ref_offset(y, y, i, 0), 0);
+    for (int64_t i = 0; i < at_ref_places(a, 0); i++)
+        at_ref_set(y, at_ref_offset(y, a, i, 0) + s->p->pad.start * y->stride[axis],
+                   at_ref_get(a, at_ref_offset(a, a, i, 0)));
     return 0;
 }
 
@@ -95,13 +74,13 @@ int at_ref_pad(struct attend_exec *x, const struct at_step *s)
 
 static int64_t target_of(const struct at_view *t, int64_t r)
 {
-    return ((const int32_t *)t->data)[offset(t, t, r)];
+    return ((const int32_t *)t->data)[at_ref_offset(t, t, r, 0)];
 }
 
 static int64_t counted(const struct at_view *t)
 {
     int64_t n = 0;
-    for (int64_t r = 0; r < places(t); r++)
+    for (int64_t r = 0; r < at_ref_places(t, 0); r++)
         n += target_of(t, r) >= 0;
     return n;
 }
@@ -124,7 +103,7 @@ int at_ref_cross_entropy(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *a = at_arg(x, s, 0), *t = at_arg(x, s, 1);
     double sum = 0;
-    for (int64_t r = 0; r < places(t); r++) {
+    for (int64_t r = 0; r < at_ref_places(t, 0); r++) {
         int64_t k = target_of(t, r);
         if (k >= width(a))
             at_exec_bad_index(x, s, r, k, width(a));
@@ -139,12 +118,12 @@ int at_ref_cross_entropy_grad(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *a = at_arg(x, s, 0), *t = at_arg(x, s, 1), *y = at_result(x, s);
     double by = number(at_arg(x, s, 2)) / (double)at_max(1, counted(t));
-    for (int64_t r = 0; r < places(t); r++) {
+    for (int64_t r = 0; r < at_ref_places(t, 0); r++) {
         int64_t target = target_of(t, r);
         double lse = target < 0 ? 0 : lse_row(a, r);
         for (int64_t k = 0; k < width(a); k++) {
             double p = target < 0 ? 0 : exp(value_at(a, a, r * width(a) + k) - lse) - (k == target);
-            at_ref_set(y, offset(y, y, r * width(a) + k), p * by);
+            at_ref_set(y, at_ref_offset(y, y, r * width(a) + k, 0), p * by);
         }
     }
     return 0;
@@ -155,20 +134,20 @@ int at_ref_square_loss(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *a = at_arg(x, s, 0), *b = at_arg(x, s, 1);
     double sum = 0;
-    for (int64_t i = 0; i < places(a); i++) {
+    for (int64_t i = 0; i < at_ref_places(a, 0); i++) {
         double d = value_at(a, a, i) - value_at(b, a, i);
         sum += d * d;
     }
-    at_ref_set(at_result(x, s), 0, places(a) ? sum / (double)places(a) : 0);
+    at_ref_set(at_result(x, s), 0, at_ref_places(a, 0) ? sum / (double)at_ref_places(a, 0) : 0);
     return 0;
 }
 
 int at_ref_square_loss_grad(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *a = at_arg(x, s, 0), *b = at_arg(x, s, 1), *y = at_result(x, s);
-    double by = 2 * number(at_arg(x, s, 2)) / (double)places(a);
-    for (int64_t i = 0; i < places(a); i++)
-        at_ref_set(y, offset(y, y, i), (value_at(a, a, i) - value_at(b, a, i)) * by);
+    double by = 2 * number(at_arg(x, s, 2)) / (double)at_ref_places(a, 0);
+    for (int64_t i = 0; i < at_ref_places(a, 0); i++)
+        at_ref_set(y, at_ref_offset(y, y, i, 0), (value_at(a, a, i) - value_at(b, a, i)) * by);
     return 0;
 }
 
@@ -187,12 +166,12 @@ int at_ref_sgd(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *w = at_arg(x, s, 0), *v = at_in(x, s, 1), *g = at_arg(x, s, 2);
     double rate = number(at_arg(x, s, 3)), factor = number(at_in(x, s, 4));
-    for (int64_t i = 0; i < places(w); i++) {
-        int64_t at = offset(w, w, i);
+    for (int64_t i = 0; i < at_ref_places(w, 0); i++) {
+        int64_t at = at_ref_offset(w, w, i, 0);
         double step = value_at(g, w, i) * factor + (double)s->p->update.decay * at_ref_get(w, at);
         if (v) {
             step += (double)s->p->update.momentum * value_at(v, w, i);
-            at_ref_set(v, offset(v, w, i), step);
+            at_ref_set(v, at_ref_offset(v, w, i, 0), step);
         }
         at_ref_set(w, at, at_ref_get(w, at) - rate * step);
     }
@@ -209,8 +188,9 @@ int at_ref_adamw(struct attend_exec *x, const struct at_step *s)
            factor = number(at_in(x, s, 6));
     double b1 = (double)s->p->update.beta1, b2 = (double)s->p->update.beta2;
     double c1 = 1 - pow(b1, t), c2 = 1 - pow(b2, t);
-    for (int64_t i = 0; i < places(w); i++) {
-        int64_t wi = offset(w, w, i), mi = offset(m, w, i), vi = offset(v, w, i);
+    for (int64_t i = 0; i < at_ref_places(w, 0); i++) {
+        int64_t wi = at_ref_offset(w, w, i, 0), mi = at_ref_offset(m, w, i, 0),
+                vi = at_ref_offset(v, w, i, 0);
         double gi = value_at(g, w, i) * factor;
         double mt = b1 * at_ref_get(m, mi) + (1 - b1) * gi,
                vt = b2 * at_ref_get(v, vi) + (1 - b2) * gi * gi;
@@ -260,8 +240,8 @@ static double derivative(enum at_opcode op, double exponent, double a)
 int at_ref_function_grad(struct attend_exec *x, const struct at_step *s)
 {
     const struct at_view *a = at_arg(x, s, 0), *dy = at_arg(x, s, 1), *y = at_result(x, s);
-    for (int64_t i = 0; i < places(y); i++)
-        at_ref_set(y, offset(y, y, i),
+    for (int64_t i = 0; i < at_ref_places(y, 0); i++)
+        at_ref_set(y, at_ref_offset(y, y, i, 0),
                    value_at(dy, y, i) * derivative(s->p->function.op,
                                                    (double)s->p->function.exponent,
                                                    value_at(a, y, i)));
@@ -278,7 +258,7 @@ int at_ref_softmax_grad(struct attend_exec *x, const struct at_step *s)
         for (int64_t k = 0; k < n; k++)
             sum += value_at(p, y, r * n + k) * value_at(dy, y, r * n + k);
         for (int64_t k = 0; k < n; k++)
-            at_ref_set(y, offset(y, y, r * n + k),
+            at_ref_set(y, at_ref_offset(y, y, r * n + k, 0),
                        value_at(p, y, r * n + k) * (value_at(dy, y, r * n + k) - sum));
     }
     return 0;
@@ -313,7 +293,7 @@ int at_ref_norm_grad(struct attend_exec *x, const struct at_step *s)
             double z = (value_at(a, a, r * n + k) - mean) / d;
             double t = value_at(dy, a, r * n + k) *
                        (weight ? at_ref_get(weight, k * weight->stride[0]) : 1);
-            at_ref_set(dx, offset(dx, a, r * n + k), (t - t1 - z * tz) / d);
+            at_ref_set(dx, at_ref_offset(dx, a, r * n + k, 0), (t - t1 - z * tz) / d);
         }
     }
     for (int64_t k = 0; dw && k < n; k++)
@@ -329,7 +309,7 @@ int at_ref_gather_grad(struct attend_exec *x, const struct at_step *s)
     double *sums = at_slot_scratch(x, 0);
     for (int64_t k = 0; k < n; k++) {
         memset(sums, 0, (size_t)y->shape[0] * sizeof *sums);
-        for (int64_t r = 0; r < places(index); r++) {
+        for (int64_t r = 0; r < at_ref_places(index, 0); r++) {
             int64_t to = target_of(index, r);
             if (to < 0 || to >= y->shape[0])
                 at_exec_bad_index(x, s, r, to, y->shape[0]);
@@ -363,10 +343,10 @@ int at_ref_merge_grad(struct attend_exec *x, const struct at_step *s)
                 sum += g * (value_at(oi, o, r * n + k) - value_at(o, o, r * n + k));
             }
             for (int64_t k = 0; doi && k < n; k++)
-                at_ref_set(doi, offset(doi, o, r * n + k),
+                at_ref_set(doi, at_ref_offset(doi, o, r * n + k, 0),
                            w == 0 ? 0 : w * value_at(dout, o, r * n + k));
             if (dli)
-                at_ref_set(dli, offset(dli, dli, r), w == 0 ? 0 : w * sum);
+                at_ref_set(dli, at_ref_offset(dli, dli, r, 0), w == 0 ? 0 : w * sum);
         }
     }
     return 0;
@@ -381,12 +361,12 @@ int at_ref_delta(struct attend_exec *x, const struct at_step *s)
                          *y = at_result(x, s);
     bool packed = y->rank == 2; /* (H, T) of (T, H, D) */
     int64_t n = width(o);
-    for (int64_t r = 0; r < places(y); r++) {
+    for (int64_t r = 0; r < at_ref_places(y, 0); r++) {
         int64_t from = packed ? r % y->shape[1] * y->shape[0] + r / y->shape[1] : r;
         double sum = dlse ? -value_at(dlse, y, r) : 0;
         for (int64_t k = 0; k < n; k++)
             sum += value_at(dout, o, from * n + k) * value_at(o, o, from * n + k);
-        at_ref_set(y, offset(y, y, r), sum);
+        at_ref_set(y, at_ref_offset(y, y, r, 0), sum);
     }
     return 0;
 }
@@ -526,18 +506,6 @@ int at_ref_attention_grad_bind(struct attend_exec *x, const struct at_step *s)
     return at_attn_grad_resolve(x, s, at_step_state(x, s), sequences(x, s));
 }
 
-static struct at_expr_point point(const struct at_ref_row *r, int64_t j, double score)
-{
-    return (struct at_expr_point){.score = score,
-                                  .b = r->n,
-                                  .h = r->h,
-                                  .i = r->i,
-                                  .j = j,
-                                  .sq = r->seq->nq,
-                                  .skv = r->seq->nk,
-                                  .capture = r->a->capture};
-}
-
 /* Fills p for a key that row r sees; false where it does not. */
 static bool look(const struct at_ref_row *r, int64_t j, struct pair *p)
 {
@@ -565,7 +533,7 @@ static bool look(const struct at_ref_row *r, int64_t j, struct pair *p)
 static void give_captures(const struct attention_grad *g, const struct at_ref_row *r, int64_t j,
                           double plain, double ds)
 {
-    struct at_expr_point at = point(r, j, plain);
+    struct at_expr_point at = at_ref_point(r, j, plain);
     for (int l = 0; g->expr && l < g->expr->n; l++) {
         const struct load_grad *load = &g->expr->load[l];
         const struct at_view *v = &g->d.dcapture[load->capture];
@@ -597,7 +565,7 @@ static double give_score(const struct attention_grad *g, const struct at_ref_row
 {
     give_captures(g, r, j, p->plain, ds);
     if (g->expr) {
-        struct at_expr_point at = point(r, j, p->plain);
+        struct at_expr_point at = at_ref_point(r, j, p->plain);
         ds *= at_expr_eval(&g->expr->score, &at, NULL);
     }
     if (g->bias)
@@ -694,21 +662,21 @@ static double *take(double **from, const struct at_view *v)
     double *here = *from;
     if (!v->data)
         return NULL;
-    *from += places(v);
-    memset(here, 0, (size_t)places(v) * sizeof *here);
+    *from += at_ref_places(v, 0);
+    memset(here, 0, (size_t)at_ref_places(v, 0) * sizeof *here);
     return here;
 }
 
 static void store(const struct at_view *v, const double *sums)
 {
-    for (int64_t i = 0; sums && i < places(v); i++)
-        at_ref_set(v, offset(v, v, i), sums[i]);
+    for (int64_t i = 0; sums && i < at_ref_places(v, 0); i++)
+        at_ref_set(v, at_ref_offset(v, v, i, 0), sums[i]);
 }
 
 static void clear(const struct at_view *v)
 {
-    for (int64_t i = 0; v->data && i < places(v); i++)
-        at_ref_set(v, offset(v, v, i), 0);
+    for (int64_t i = 0; v->data && i < at_ref_places(v, 0); i++)
+        at_ref_set(v, at_ref_offset(v, v, i, 0), 0);
 }
 
 int at_ref_attention_grad(struct attend_exec *x, const struct at_step *s)
