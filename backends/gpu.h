@@ -32,6 +32,7 @@ enum at_gpu_file {
     AT_GPU_ATTN_BACK,
     AT_GPU_ATTN_BACK_CPU,
     AT_GPU_TRAIN,
+    AT_GPU_MMA,
     AT_GPU_ATTN_MMA,
     AT_GPU_FILES
 };

@@ -266,7 +266,8 @@ static int prepare_tensor_cores(attend_plan *plan, struct at_step *s, const stru
         m->dk, m->dv, m->warps, m->rows, m->keys, m->terms, files ? " -DAT_SPLIT -DAT_FEW=16" : "",
         m->bf16 ? " -DAT_BF16_IN" : "", edits ? " -DAT_EDITS" : "",
         p->dropout > 0 ? " -DAT_DROPOUT" : "", s->in[AT_IN_TABLE] >= 0 ? " -DAT_PAGED" : "");
-    return prepare(plan, s, 1u << AT_GPU_ATTN_MMA | files, defines, names, files ? 2 : 1, e);
+    return prepare(plan, s, 1u << AT_GPU_MMA | 1u << AT_GPU_ATTN_MMA | files, defines, names,
+                   files ? 2 : 1, e);
 }
 
 static int prepare_mma(attend_plan *plan, struct at_step *s, struct at_err *e)
