@@ -64,16 +64,22 @@ static void test_language_model(void)
     attend_free(p.data);
 }
 
-static void test_page(void)
+static const char *read_page(const char *path)
 {
     static char text[100000];
-    gen_write_file(FOLDER, "text", "a </script> \" \\", 15);
-    is_int(program_run("map -m . -f text -o page.html"), 0, "a sentence model, to a page");
-    FILE *f = fopen(FOLDER "/page.html", "rb");
+    FILE *f = fopen(path, "rb");
     if (!f)
         bail("there is no page");
     text[fread(text, 1, sizeof text - 1, f)] = 0;
     fclose(f);
+    return text;
+}
+
+static void test_page(void)
+{
+    gen_write_file(FOLDER, "text", "a </script> \" \\", 15);
+    is_int(program_run("map -m . -f text -o page.html"), 0, "a sentence model, to a page");
+    const char *text = read_page(FOLDER "/page.html");
     ok(strncmp(text, "<!DOCTYPE html>", 15) == 0 && strstr(text, "</html>\n"), "it is whole");
     ok(strstr(text, "layers: 2, heads: 3, rows: 9, cols: 9,") != NULL, "with the maps' sizes");
     ok(!strstr(text, "http://") && !strstr(text, "https://"), "it needs no network");
@@ -94,7 +100,8 @@ static bool begins(const char *name, const char *bytes, size_t n)
     return got >= n && memcmp(head, bytes, n) == 0;
 }
 
-static void test_pictures(void)
+/* Weights of a file, whose two axes have tokens of their own. */
+static void test_file(void)
 {
     float w[2 * 3 * 4] = {1, 0, 0, 0, 0, 1};
     const attend_array a = {
@@ -103,21 +110,25 @@ static void test_pictures(void)
         bail("%s", err);
     gen_write_file(FOLDER, "rows", "x\ny\n", 4);
     gen_write_file(FOLDER, "cols", "a\nb\n\xc3\xa9\nd", 8);
+    is_int(program_run("map --weights w.npy --labels rows,cols -o two.html"), 0,
+           "weights of a file with two axes of tokens: a page");
+    ok(strstr(read_page(FOLDER "/two.html"),
+              "tokens: [\"x\",\"y\"],\ncolumns: [\"a\",\"b\",\"\xc3\xa9\",\"d\"]") != NULL,
+       "which names both");
     if (program_run("map --weights w.npy --labels rows,cols -o two.png") != 0 &&
         strstr(program_err, "without libpng")) {
         skip("%s", program_err);
         return;
     }
-    ok(begins("two.png", "\x89PNG\r\n\x1a\n", 8),
-       "weights of a file with two axes of tokens: a picture");
+    ok(begins("two.png", "\x89PNG\r\n\x1a\n", 8), "they are a picture");
     is_int(program_run("map -m tiny.gguf 'hello world' -o model.png --quiet"), 0, "a model's");
     ok(begins("model.png", "\x89PNG\r\n\x1a\n", 8), "are a picture, too");
     program_run("map --weights w.npy --labels cols -o no.png");
     program_said(1, "attend map: w.npy: 3 x 4 weights for 4 x 4 tokens");
     program_run("map --weights w.npy -o no.png");
     program_said(2, "attend map: --labels is missing: which tokens are these?");
-    program_run("map --weights w.npy --labels rows -o no.html");
-    program_said(2, "attend map: --weights: the picture of a file is a .png");
+    program_run("map --weights w.npy --labels rows -o no.npy");
+    program_said(2, "attend map: --weights: a file becomes a .png or .html");
 }
 
 static void test_refusals(void)
@@ -155,7 +166,7 @@ int main(void)
     if (strstr(program_err, "built without"))
         skip_all("%s", program_err);
     test_language_model();
-    test_pictures();
+    test_file();
     program_run("embed -m . -o e.npy < tiny.gguf");
     if (strstr(program_err, "built without")) {
         skip("%s", program_err);

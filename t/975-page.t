@@ -39,5 +39,17 @@ has '> fox</span>' "tokens are there"
 load "file://$tmp/page.html#1.0,4"
 has '<div id="large" class="open">' "a head can be opened by the address"
 has 'looks at' "and a token tells where it looks"
+
+# A file's weights, whose rows and columns have tokens of their own.
+printf '\223NUMPY\001\000v\000%-117s\n' \
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }" >$tmp/w.npy
+printf '\000\000\200\077%.0s' 1 2 3 4 5 6 >>$tmp/w.npy
+printf 'here\nthere\n' >$tmp/rows
+printf 'ici\noh\nla\n' >$tmp/columns
+(cd $tmp && "$ATTEND_ATTEND" map --weights w.npy --labels rows,columns -o two.html) ||
+    echo "Bail out! attend map failed"
+load "file://$tmp/two.html#0.0,1"
+has '<span class="from">there</span>' "of two texts, a token of the rows"
+has 'to (columns)' "at those of the columns"
 rm -rf $tmp
 echo "1..$count"

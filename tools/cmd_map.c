@@ -221,14 +221,17 @@ static int write_npy(const struct job *j)
     return CMD_DONE;
 }
 
+static int write_picture(struct job *j)
+{
+    return j->kind == HTML ? map_write_page(&j->map, j->out) : map_write_png(&j->map, j->out);
+}
+
 static int write_out(struct job *j)
 {
     if (j->kind == NPY)
         return write_npy(j);
     int status = make_labels(j);
-    if (status != CMD_DONE)
-        return status;
-    return j->kind == HTML ? map_write_page(&j->map, j->out) : map_write_png(&j->map, j->out);
+    return status == CMD_DONE ? write_picture(j) : status;
 }
 
 static int run_files(struct job *j)
@@ -238,11 +241,11 @@ static int run_files(struct job *j)
         return cmd_wrong(l,
                          "--weights shows what is in a file: neither -m nor a text goes with it");
     int status = read_kind(j);
-    if (status == CMD_DONE && j->kind != PNG)
-        return cmd_wrong(l, "--weights: the picture of a file is a .png");
+    if (status == CMD_DONE && j->kind == NPY)
+        return cmd_wrong(l, "--weights: a file becomes a .png or .html");
     if (status == CMD_DONE)
         status = map_read_files(&j->map);
-    return status == CMD_DONE ? map_write_png(&j->map, j->out) : status;
+    return status == CMD_DONE ? write_picture(j) : status;
 }
 
 static int run_job(struct job *j)
@@ -262,8 +265,9 @@ static int run_job(struct job *j)
 static int run(const struct cmd_line *l)
 {
     struct job j = {.map.l = l, .file = cmd_value(l, "-m"), .out = cmd_value(l, "-o")};
-    const char *slash = j.file ? strrchr(j.file, '/') : NULL;
-    j.map.model = slash && slash[1] ? slash + 1 : j.file;
+    const char *file = j.file ? j.file : cmd_value(l, "--weights");
+    const char *slash = file ? strrchr(file, '/') : NULL;
+    j.map.model = slash && slash[1] ? slash + 1 : file;
     int status = run_job(&j);
     map_free(&j.map);
     attend_tokenizer_free(j.tokenizer);
@@ -277,7 +281,7 @@ static int run(const struct cmd_line *l)
 const struct cmd_verb cmd_map = {
     "map",
     "-m MODEL.gguf|DIR \"TEXT\" -o OUT.html|.png|.npy [flags], or --weights W.npy --labels "
-    "R.txt,C.txt -o OUT.png",
+    "R.txt,C.txt -o OUT.html|.png",
     "what a model looks at: its attention weights",
     flags,
     run,

@@ -35,6 +35,15 @@ static void put_string(struct page *p, const char *text)
     put(p, "\"");
 }
 
+static void put_list(struct page *p, char *const *text, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        put(p, i ? "," : "[");
+        put_string(p, text[i]);
+    }
+    put(p, "]");
+}
+
 static unsigned level(float weight)
 {
     return (unsigned)lrintf(255 * sqrtf(fminf(fmaxf(weight, 0), 1)));
@@ -74,12 +83,13 @@ static void put_data(struct page *p)
         snprintf(text, sizeof text, "%s%.4f", i ? "," : "", map_entropy(m, i / dim[1], i % dim[1]));
         put(p, text);
     }
-    put(p, "],\ntokens: [");
-    for (int64_t i = 0; i < m->n; i++) {
-        put(p, i ? "," : "");
-        put_string(p, m->label[i]);
+    put(p, "],\ntokens: ");
+    put_list(p, m->label, m->n);
+    if (m->column != m->label) {
+        put(p, ",\ncolumns: ");
+        put_list(p, m->column, m->ncol);
     }
-    put(p, "],\nmap: \"");
+    put(p, ",\nmap: \"");
     put_cells(p);
     put(p, "\"};");
 }
