@@ -2,25 +2,33 @@
 /* libattend: attention on whatever this machine has.
  *
  * The order here is the order of use: a context, a graph of operators, a plan for the graph on this
- * machine's devices, an exec that binds buffers and runs.
+ * machine's devices, an exec that binds buffers and runs.  (One attention of arrays in memory, and
+ * no graph: attend_sdpa, below.)
  *
  *     attend_ctx_new(NULL, &ctx);
- *     g = attend_graph_new(ctx);
- *     ... attend_graph_input, attend_graph_attention, attend_graph_output ...
+ *     attend_graph *g = attend_graph_new(ctx);
+ *     int64_t S = attend_graph_dim(g, "S", 1, 4096);
+ *     attend_tensor q = attend_graph_input(g, "q", ATTEND_F32, ATTEND_SHAPE(1, 8, S, 64));
+ *     ... k and v likewise ...
+ *     attend_graph_output(g, "o", attend_graph_attention(g, q, k, v, NULL, NULL));
  *     attend_compile(g, NULL, &plan);
  *     attend_exec_new(plan, &exec);
- *     attend_bind(exec, bindings, n);
+ *     attend_binding b[] = {{.name = "S", .value = 100},
+ *                           {.name = "q", .data = rows, .bytes = sizeof rows}, ... k, v and o};
+ *     attend_bind(exec, b, 5);
  *     attend_run(exec);
  *
  * Conventions, for every function unless it says otherwise:
  *   - A function that can fail returns 0 or a negative ATTEND_E... status, leaves its outputs NULL
  *     and its inputs as they were, and keeps one sentence in the object of the call
- *     (attend_graph_error, attend_exec_error, attend_kv_error) or writes it to its err.
- * ATTEND_CHECK marks those whose status must be looked at.
+ *     (attend_graph_error, attend_exec_error, attend_kv_error) or writes it to its err.  Where
+ * x_new fails there is no object yet: the status is all.  ATTEND_CHECK marks those whose status
+ * must be looked at.
  *   - x_new makes an object on the heap, x_free ends it; freeing NULL is fine.  Free execs before
  *     their plan, plans and graphs before their context.
- *   - Options are a struct: x_opts_init sets all of it to the defaults (written beside each field),
- *     then change what you need.  NULL instead of options means the defaults.
+ *   - Options are a struct that x_opts_init must set up: all of it, and options inside it, to the
+ *     defaults (written beside each field).  Then change what you need.  One that was cleared or
+ *     filled by hand instead is refused.  NULL instead of options means the defaults.
  *   - Strings and arrays that are passed in are copied, but for the data of constants and bindings,
  *     which are borrowed.
  *   - Sizes and strides are int64_t.  Strides count elements (for block-quantised types: blocks).
@@ -60,7 +68,8 @@ extern "C" {
 #define ATTEND_VERSION_MAJOR 0
 #define ATTEND_VERSION_MINOR 1
 
-/* "0.1.0": of the library that runs, which may be newer than this header. */
+/* "0.1.0": of the library that runs.  Before 1.0 header and library are of one release: structs
+ * without a size may change between two. */
 ATTEND_API const char *attend_version(void);
 
 enum attend_status {
@@ -260,8 +269,9 @@ static inline attend_tensor attend_none(void)
 }
 
 /* A named extent that changes from run to run, min <= value <= max, as a value to use in shapes
- * (a negative number: it may be multiplied or added to only by operators).  The first one declared
- * is the graph's row dimension: plans hold variants for ranges of it. */
+ * (a negative number that stands for it: no arithmetic on it).  Its value is bound, as buffers are,
+ * and one plan serves all values.  The first one declared is the graph's row dimension: plans hold
+ * variants for ranges of it. */
 ATTEND_API int64_t attend_graph_dim(attend_graph *g, const char *name, int64_t min, int64_t max);
 
 /* Bound before each run; its buffer is read only.  Strides may be given when it is bound. */
@@ -363,8 +373,14 @@ ATTEND_API attend_tensor attend_graph_rope(attend_graph *g, attend_tensor a,
 ATTEND_API attend_tensor attend_graph_gather(attend_graph *g, attend_tensor table,
                                              attend_tensor index);
 /* Writes rows (B, G, S, D) into the state pool (P, G, page, D): row (b, :, s) goes to slot
- * slots[b, s] = p * page + r; -1 writes nothing.  Converts to the type of the state.  Returns the
- * next version of the state.  A slot outside fails the run; rows with equal slots may mix. */
+ * slots[b, s] = p * page + r, slots int32 (B, S); -1 writes nothing.  Converts to the type of the
+ * state.  Returns the next version of the state.  A slot outside fails the run; rows with equal
+ * slots may mix.
+ *
+ * A pool with an entry a sequence, as long as a sequence can get, is a plain KV cache (B, G, most,
+ * D): position s of sequence b is slot b * most + s, and attention to the next version wants
+ * kv_used, the lengths after this write, and no block_table.  One plan with a dynamic S, causal and
+ * ATTEND_BOTTOM_RIGHT serves prompts and single tokens. */
 ATTEND_API attend_tensor attend_graph_append(attend_graph *g, attend_tensor state,
                                              attend_tensor rows, attend_tensor slots);
 /* The same into an f8 state, of rows / scale[p, g]; scale is f32 (P, G), or (1, G) for all pages.
@@ -397,7 +413,7 @@ ATTEND_API attend_tensor attend_graph_expand(attend_graph *g, attend_tensor a, a
 /* How row i of a sequence's queries stands to its keys: `off` is 0 (TOP_LEFT), or Skv_b - Sq_b
  * (BOTTOM_RIGHT), Skv_b being the used length where one is given; it may be negative and is not
  * clamped.  Unset is an error as soon as causal, window or alibi is used and Sq_b differs from
- * Skv_b. */
+ * Skv_b: when the node is made, or when dynamic extents are bound. */
 typedef enum attend_align {
     ATTEND_ALIGN_UNSET = 0,
     ATTEND_TOP_LEFT = 1,
@@ -467,6 +483,8 @@ typedef struct attend_attention_opts {
     attend_tensor draw; /* int32 (1): added to `offset` when it is bound, so that a plan that was
                          * compiled once draws anew in each step of training */
 } attend_attention_opts;
+/* Sets all fields to the defaults: nothing is hidden, scale 1 / sqrt(Dqk), and no tensors. */
+ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
 
 /* Expressions are C's, over score, b, h, i, j, sq, skv (of the sequence: i and j count from its
  * first row and key) and captured tensors NAME[e, ...]:
@@ -491,9 +509,6 @@ ATTEND_API const char *attend_expr_float(attend_graph *g, double value);
  * its name; a captured tensor by its name, of its indices. */
 ATTEND_API const char *attend_expr_call(attend_graph *g, const char *op, const char *const *args,
                                         int n);
-/* Sets all fields to the defaults: nothing is hidden, scale 1 / sqrt(Dqk), and no tensors. */
-ATTEND_API void attend_attention_opts_init(attend_attention_opts *opts);
-
 /* q (B, H, Sq, Dqk), k (B, G, Skv, Dqk), v (B, G, Skv, Dv) -> f32 (B, H, Sq, Dv).  H % G == 0 and
  * head h reads group h / (H / G).  1 <= Dqk, Dv <= 576.  Types f32, f16, bf16; k and v of one type.
  * opts NULL: the defaults.  lse, where not NULL, receives f32 (B, H, Sq) (packed: (H, T)), natural
@@ -660,9 +675,16 @@ ATTEND_API attend_tensor attend_graph_adamw(attend_graph *g, attend_tensor weigh
 /* ---- KV cache: pages -----------------------------------------------------------------------
  *
  * Which page of a pool (P, G, page, D) holds which keys of which sequence.  This is bookkeeping on
- * the host, above the graph: it touches no tensor.  Before a run ask for rows (attend_kv_extend
- * gives the slots for append), do the copies it asks for, and bind table and lengths.  Errors are
- * read by attend_kv_error.  One thread at a time. */
+ * the host, above the graph: it touches no tensor.  For each sequence attend_kv_open, and before
+ * each run
+ *
+ *     attend_kv_extend    the slots of the new rows, for attend_graph_append
+ *     attend_kv_copies    pages to copy: by you, in the buffers of K's and of V's pool
+ *     attend_kv_table     the sequence's row of block_table
+ *     attend_kv_length    its kv_used, the new rows included
+ *     attend_bind         which reads table and lengths
+ *
+ * and attend_kv_close in the end.  Errors are read by attend_kv_error.  One thread at a time. */
 
 typedef struct attend_kv attend_kv;
 
@@ -674,15 +696,16 @@ ATTEND_API int attend_kv_new(attend_ctx *ctx, int64_t pages, int64_t page, int64
 ATTEND_API void attend_kv_free(attend_kv *kv);
 /* The sentence of the last failed call on it, or "". */
 ATTEND_API const char *attend_kv_error(const attend_kv *kv);
-/* An empty sequence: its number, 0 <= number < sequences, or a status. */
-ATTEND_API int attend_kv_open(attend_kv *kv);
-/* A sequence with the keys of another, which share their pages until one of them writes. */
-ATTEND_API int attend_kv_fork(attend_kv *kv, int seq);
+/* An empty sequence: its number, 0 <= number < sequences, or a negative status. */
+ATTEND_API int attend_kv_open(attend_kv *kv) ATTEND_CHECK;
+/* A sequence with the keys of another, which share their pages until one of them writes; as
+ * attend_kv_open. */
+ATTEND_API int attend_kv_fork(attend_kv *kv, int seq) ATTEND_CHECK;
 /* Ends a sequence; pages that nobody else has are free again. */
 ATTEND_API void attend_kv_close(attend_kv *kv, int seq);
 /* Room for n more keys: slots[n] for append, and the sequence is n longer.  A shared page that
  * would be written is replaced by a copy, which attend_kv_copies then asks for.  On failure (no
- * free page, or the table is full) nothing has changed. */
+ * free page, or the table is full) nothing has changed, and it may be tried again. */
 ATTEND_API int attend_kv_extend(attend_kv *kv, int seq, int64_t n, int32_t *slots) ATTEND_CHECK;
 /* Cuts a sequence to `length` keys, say after a draft was refused. */
 ATTEND_API int attend_kv_truncate(attend_kv *kv, int seq, int64_t length) ATTEND_CHECK;
@@ -705,7 +728,8 @@ typedef struct attend_plan attend_plan;
 /* What a kernel may do to products, if it is faster: exact: nothing (they are of the stored types,
  * and sums are f32); tf32: f32 operands rounded to 10 bits; int8: activations that meet quantised
  * weights rounded to 8 bits for each 32 of a row; f16_p: attention's weights in f16, or in
- * bf16 where values are.  A kernel may always do better.  The plan says which kernels do what. */
+ * bf16 where values are.  A kernel may be more exact than it is asked to be.  The plan says which
+ * kernels do what. */
 typedef enum attend_precision {
     ATTEND_EXACT = 0,
     ATTEND_TF32 = 1,
@@ -758,18 +782,20 @@ ATTEND_API const char *attend_exec_error(const attend_exec *exec);
 typedef struct attend_binding {
     const char *name;
     void *data;            /* borrowed until another is bound or the exec is freed */
-    int64_t bytes;         /* size of data, checked against what the shape needs */
-    const int64_t *stride; /* inputs and outputs: one a axis, NULL = contiguous; the last is 1 */
+    int64_t bytes;         /* size of data; less than this run's shape needs is an error */
+    const int64_t *stride; /* inputs and outputs: one a axis; NULL = contiguous, in the extents of
+                            * this run and not in the largest ones; the last is 1 */
     int64_t value;         /* of a dimension, where data is NULL */
     int on_device; /* data is memory of the plan's device from byte `value` on: a cl_mem, or a CUDA
                     * pointer that is a multiple of 16 */
 } attend_binding;
 
-/* Sets what is named, keeps what is not, checks everything that will be read on the host (lengths,
- * offsets, bool masks, tensors that mask expressions index) and schedules what changed.  Call it
- * again, with n = 0 if nothing else changed, after changing the contents of one of these.  Buffers
- * that are written may not overlap others.  On failure the exec keeps its old bindings and cannot
- * run until a bind succeeds. */
+/* Sets what is named, keeps what is not, and schedules what changed.  It reads and checks lengths
+ * (kv_used, q_lens, kv_lens), q_offset, block_table, bool masks, layouts, and tensors that mask
+ * expressions index: after changing the contents of one of these call it again, with n = 0 if
+ * nothing else changed, or the next run goes by what they were.  All other buffers are read by the
+ * run.  Buffers that are written may not overlap others.  On failure the exec keeps its old
+ * bindings and cannot run until a bind succeeds; one with n = 0 goes back to those. */
 ATTEND_API int attend_bind(attend_exec *exec, const attend_binding *binds, int n) ATTEND_CHECK;
 /* Runs the plan on what is bound, and waits.  Allocates nothing.  After a failure outputs are
  * unspecified and states may be partly written. */

@@ -86,11 +86,11 @@ static int probe(attend_ctx *ctx)
 int attend_ctx_new(const attend_ctx_opts *opts, attend_ctx **out)
 {
     attend_ctx_opts o;
+    struct at_err err = {0};
     *out = NULL;
     attend_ctx_opts_init(&o);
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
-    if (!o.allocator.alloc != !o.allocator.free)
+    if (at_opts_take(&err, "attend_ctx_opts", &o, sizeof o, opts) < 0 ||
+        !o.allocator.alloc != !o.allocator.free)
         return ATTEND_EINVAL;
     attend_ctx seed = {.mem = o.allocator}, *ctx = at_calloc(&seed, 1, sizeof *ctx);
     if (!ctx)

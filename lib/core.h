@@ -51,6 +51,9 @@ void at_err_clear(struct at_err *e);
 /* A sentence into a caller's buffer, always terminated; returns status. */
 int at_say(char *err, size_t errlen, int status, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* The caller's options, which begin with the size that the struct had when the caller was compiled,
+ * over the defaults in own; NULL: none.  A struct that its _init never saw is an error. */
+int at_opts_take(struct at_err *e, const char *name, void *own, size_t bytes, const void *opts);
 
 /* ---- mem.c, str.c --------------------------------------------------------------------------- */
 

@@ -3,6 +3,10 @@
 #include "core.h"
 
 #include <stdio.h>
+#include <string.h>
+
+/* No struct of options is that large: what is, was never set up. */
+#define OPTS_MOST 65536
 
 const char *attend_status_name(int status)
 {
@@ -54,4 +58,17 @@ int at_say(char *err, size_t errlen, int status, const char *fmt, ...)
     cut(err, errlen, vsnprintf(err, errlen, fmt, ap));
     va_end(ap);
     return status;
+}
+
+int at_opts_take(struct at_err *e, const char *name, void *own, size_t bytes, const void *opts)
+{
+    size_t size;
+    if (!opts)
+        return 0;
+    memcpy(&size, opts, sizeof size);
+    if (size < sizeof size || size > OPTS_MOST)
+        return at_fail(e, ATTEND_EINVAL, "%s has size %zu: begin with %s_init, then change fields",
+                       name, size, name);
+    memcpy(own, opts, size < bytes ? size : bytes);
+    return 0;
 }

@@ -249,8 +249,7 @@ int attend_grad(attend_graph *g, const attend_tensor *outputs, const attend_tens
     attend_grad_opts o;
     struct at_grad w = {.g = g};
     attend_grad_opts_init(&o);
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    at_opts_take(&g->err, "attend_grad_opts", &o, sizeof o, opts);
     for (int i = 0; i < ninputs; i++)
         grads[i] = attend_none();
     int status = g->err.status ? g->err.status : begin(&w, outputs, noutputs, inputs, ninputs, &o);

@@ -5,12 +5,11 @@
 #include "core.h"
 
 /* The user's options, of whatever size they were compiled with. */
-static attend_attention_opts options(const attend_attention_opts *opts)
+static attend_attention_opts options(attend_graph *g, const attend_attention_opts *opts)
 {
     attend_attention_opts o;
     attend_attention_opts_init(&o);
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    at_opts_take(&g->err, "attend_attention_opts", &o, sizeof o, opts);
     o.size = sizeof o;
     return o;
 }
@@ -31,7 +30,7 @@ attend_tensor attend_graph_additive_attention(attend_graph *g, attend_tensor q, 
                                               attend_tensor va, const attend_attention_opts *opts,
                                               attend_tensor *lse)
 {
-    attend_attention_opts o = options(opts);
+    attend_attention_opts o = options(g, opts);
     o.additive = attend_tensor_type(va) == ATTEND_F32 ? va : attend_graph_cast(g, va, ATTEND_F32);
     q = one_head(g, attend_graph_matmul_nt(g, q, wq));
     k = one_head(g, attend_graph_matmul_nt(g, k, wk));
@@ -122,8 +121,7 @@ attend_tensor attend_graph_multi_head(attend_graph *g, attend_tensor x, attend_t
     attend_tensor qkv[3];
     attend_multi_head_opts o;
     attend_multi_head_opts_init(&o);
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    at_opts_take(&g->err, "attend_multi_head_opts", &o, sizeof o, opts);
     if (lse)
         *lse = attend_none();
     if (o.kv_heads == 0)

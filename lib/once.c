@@ -64,8 +64,7 @@ int attend_sdpa(attend_ctx *ctx, const attend_array *q, const attend_array *k,
     attend_attention_opts_init(&all);
     if (!o.g)
         return at_say(err, errlen, ATTEND_ENOMEM, "no memory for a graph");
-    if (opts)
-        memcpy(&all, opts, opts->size < sizeof all ? opts->size : sizeof all);
+    at_opts_take(&o.g->err, "attend_attention_opts", &all, sizeof all, opts);
     attend_tensor tq = input(&o, "q", q), tk = input(&o, "k", k), tv = input(&o, "v", v);
     if (mask)
         all.mask.mask = input(&o, "mask", mask);

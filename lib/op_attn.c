@@ -138,8 +138,7 @@ attend_tensor attend_graph_mask(attend_graph *g, attend_tensor scores, const att
     union at_params p = {0};
     memset(in, -1, sizeof in);
     attend_mask_opts_init(&o);
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    at_opts_take(&g->err, "attend_mask_opts", &o, sizeof o, opts);
     in[AT_IN_Q] = at_graph_use(g, scores, "scores of mask");
     mask_inputs(g, &o, in, &p.attention.visible);
     p.attention.scale = 1;
@@ -460,11 +459,12 @@ static union at_params attention_inputs(attend_graph *g, attend_tensor q, attend
                                         const attend_attention_opts *opts, int *in)
 {
     attend_attention_opts o;
+    attend_mask_opts mask;
     union at_params p = {0};
+    attend_mask_opts_init(&mask);
     memset(in, -1, AT_IN_COUNT * sizeof *in);
     attend_attention_opts_init(&o);
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    at_opts_take(&g->err, "attend_attention_opts", &o, sizeof o, opts);
     in[AT_IN_Q] = at_graph_use(g, q, "q");
     in[AT_IN_K] = at_graph_use(g, k, "k");
     in[AT_IN_ALIBI] = at_op_maybe(g, o.alibi, "alibi");
@@ -476,7 +476,8 @@ static union at_params attention_inputs(attend_graph *g, attend_tensor q, attend
     in[AT_IN_V_SCALE] = at_op_maybe(g, o.v_scale, "v_scale");
     in[AT_IN_ADDITIVE] = at_op_maybe(g, o.additive, "additive");
     in[AT_IN_DRAW] = at_op_maybe(g, o.draw, "draw");
-    mask_inputs(g, &o.mask, in, &p.attention.visible);
+    at_opts_take(&g->err, "attend_mask_opts", &mask, sizeof mask, &o.mask);
+    mask_inputs(g, &mask, in, &p.attention.visible);
     read_expressions(g, &o, in, &p.attention);
     p.attention.scale = o.scale;
     p.attention.softcap = o.softcap;
@@ -511,8 +512,7 @@ attend_tensor attend_graph_attention_weights(attend_graph *g, attend_tensor q, a
     int in[AT_IN_COUNT];
     attend_weights_opts w;
     attend_weights_opts_init(&w);
-    if (kept)
-        memcpy(&w, kept, kept->size < sizeof w ? kept->size : sizeof w);
+    at_opts_take(&g->err, "attend_weights_opts", &w, sizeof w, kept);
     union at_params p = attention_inputs(g, q, k, opts, in);
     in[AT_IN_LSE] = at_op_maybe(g, lse, "lse");
     p.attention.weights = (struct at_weights){w.mode, w.first, w.end, w.k, w.rows, w.cols};

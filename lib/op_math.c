@@ -293,8 +293,7 @@ attend_tensor attend_graph_rope(attend_graph *g, attend_tensor a, attend_tensor 
 {
     attend_rope_opts o;
     attend_rope_opts_init(&o);
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    at_opts_take(&g->err, "attend_rope_opts", &o, sizeof o, opts);
     union at_params p = {
         .rope = {.pairing = o.pairing, .dims = o.dims, .base = o.base}
     };

@@ -198,11 +198,11 @@ void attend_update_opts_init(attend_update_opts *opts)
                                  .factor = attend_none()};
 }
 
-static union at_params update_params(const attend_update_opts *opts, attend_update_opts *o)
+static union at_params update_params(attend_graph *g, const attend_update_opts *opts,
+                                     attend_update_opts *o)
 {
     attend_update_opts_init(o);
-    if (opts)
-        memcpy(o, opts, opts->size < sizeof *o ? opts->size : sizeof *o);
+    at_opts_take(&g->err, "attend_update_opts", o, sizeof *o, opts);
     return (union at_params){
         .update = {.momentum = o->momentum,
                    .decay = o->weight_decay,
@@ -217,7 +217,7 @@ attend_tensor attend_graph_sgd(attend_graph *g, attend_tensor weights, attend_te
                                const attend_update_opts *opts)
 {
     attend_update_opts o;
-    union at_params p = update_params(opts, &o);
+    union at_params p = update_params(g, opts, &o);
     int in[] = {at_graph_use(g, weights, "the weights of sgd"),
                 at_op_maybe(g, velocity, "the velocity of sgd"),
                 at_graph_use(g, grad, "the gradient of sgd"),
@@ -231,7 +231,7 @@ attend_tensor attend_graph_adamw(attend_graph *g, attend_tensor weights, attend_
                                  attend_tensor step, const attend_update_opts *opts)
 {
     attend_update_opts o;
-    union at_params p = update_params(opts, &o);
+    union at_params p = update_params(g, opts, &o);
     int in[] = {at_graph_use(g, weights, "the weights of adamw"),
                 at_graph_use(g, first, "the first moment"),
                 at_graph_use(g, second, "the second moment"),

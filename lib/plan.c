@@ -213,13 +213,12 @@ int attend_compile(attend_graph *g, const attend_compile_opts *opts, attend_plan
     if (!g)
         return ATTEND_ENOMEM;
     attend_compile_opts_init(&o);
-    if (opts)
-        memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
     if (g->refused)
         at_err_clear(&g->err);
     else if (g->err.status)
         return g->err.status;
-    g->refused = make_plan(g, &o, out) < 0;
+    g->refused = at_opts_take(&g->err, "attend_compile_opts", &o, sizeof o, opts) < 0 ||
+                 make_plan(g, &o, out) < 0;
     return g->err.status;
 }
 

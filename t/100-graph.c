@@ -154,6 +154,14 @@ static void with_mask(struct parts *p, int64_t left, int align, attend_tensor q_
     attend_graph_mask(p->g, p->x4, &o);
 }
 
+static void hand_made_mask(struct parts *p)
+{
+    attend_attention_opts o;
+    attend_attention_opts_init(&o);
+    o.mask = (attend_mask_opts){.causal = 1};
+    attend_graph_attention(p->g, p->x4, p->x4, p->x4, &o, NULL);
+}
+
 static void many_parts(struct parts *p)
 {
     attend_tensor t[AT_MAX_IN + 1];
@@ -296,6 +304,9 @@ WRONG(w_att_table, (with(p, TABLE, p->a), 0))
 WRONG(w_att_k_scale, (with(p, SCALE, p->a), 0))
 WRONG(w_att_scale, (scaled(p, INFINITY, 0), 0))
 WRONG(w_att_softcap, (scaled(p, 1, -2), 0))
+WRONG(w_opts, attend_graph_attention(G, p->x4, p->x4, p->x4, &(attend_attention_opts){.scale = 1}, NULL))
+WRONG(w_opts_wild, attend_graph_rope(G, p->x4, p->i, &(attend_rope_opts){.size = SIZE_MAX / 3}))
+WRONG(w_opts_mask, (hand_made_mask(p), 0))
 WRONG(w_mask_rank, attend_graph_mask(G, p->a, NULL))
 WRONG(w_mask_window, (with_mask(p, -2, 0, NONE), 0))
 WRONG(w_mask_align, (with_mask(p, 1, 5, NONE), 0))
@@ -416,6 +427,9 @@ static const struct wrong_call {
     {w_att_k_scale, ATTEND_EINVAL, "attention 'here': k_scale is given for f32 values, which have none"},
     {w_att_scale, ATTEND_EINVAL, "attention 'here': scale is inf and softcap 0, want finite numbers"},
     {w_att_softcap, ATTEND_EINVAL, "attention 'here': scale is 1 and softcap -2, want finite numbers"},
+    {w_opts, ATTEND_EINVAL, "attend_attention_opts has size 0: begin with attend_attention_opts_init"},
+    {w_opts_wild, ATTEND_EINVAL, "begin with attend_rope_opts_init, then change fields"},
+    {w_opts_mask, ATTEND_EINVAL, "attend_mask_opts has size 0: begin with attend_mask_opts_init"},
     {w_mask_rank, ATTEND_EINVAL, "mask 'here': input 0 has rank 2, wants at least 4"},
     {w_mask_window, ATTEND_EINVAL, "mask 'here': window -2,-1: wants -1 (open) or more"},
     {w_mask_align, ATTEND_EINVAL, "mask 'here': align is 5, which is none"},

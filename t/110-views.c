@@ -246,7 +246,8 @@ static int bind_chain(attend_exec *x, const attend_graph *g, const struct chain 
     }
     bind[n++] = (attend_binding)HELP_DIM("n", sym[0]);
     bind[n++] = (attend_binding)HELP_DIM("m", sym[1]);
-    bind[n++] = (attend_binding){"x", input, (int64_t)sizeof input, pad ? stride : NULL, 0};
+    bind[n++] = (attend_binding){
+        .name = "x", .data = input, .bytes = (int64_t)sizeof input, .stride = pad ? stride : NULL};
     for (int s = 0; s < c->steps; s++)
         if (c->link[s].output)
             bind[n++] = (attend_binding)HELP_DATA(names[s], got[s]);

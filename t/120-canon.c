@@ -399,10 +399,18 @@ static const char *run(attend_plan *plan, float *o, int64_t bytes)
 {
     static char why[320];
     const attend_binding all[] = {
-        HELP_DATA("q", q),       HELP_DATA("k", k),         HELP_DATA("v", v),
-        HELP_DATA("bias", bias), HELP_DATA("cond", cond),   HELP_DATA("used", used),
-        HELP_DATA("rows", rows), HELP_DATA("slots", slots), {"o", o, bytes, NULL, 0},
-        HELP_DATA("pool", pool), HELP_DATA("s", kept),      HELP_DATA("all", all_true)
+        HELP_DATA("q", q),
+        HELP_DATA("k", k),
+        HELP_DATA("v", v),
+        HELP_DATA("bias", bias),
+        HELP_DATA("cond", cond),
+        HELP_DATA("used", used),
+        HELP_DATA("rows", rows),
+        HELP_DATA("slots", slots),
+        {.name = "o", .data = o, .bytes = bytes},
+        HELP_DATA("pool", pool),
+        HELP_DATA("s", kept),
+        HELP_DATA("all", all_true)
     };
     attend_binding bind[NELEM(all)];
     attend_exec *x;

@@ -64,38 +64,34 @@ static const int64_t short_rows[] = {999, NH *D, 8, 1}, wide_last[] = {64, 32, 1
 static const int64_t backwards[] = {64, -32, 16, 1}, far_rows[] = {1, 1, INT64_MAX / 2, 1};
 static const int64_t one_place[] = {0, 0, D, 1};
 
+/* clang-format off */
 static const struct bad_binding {
     int64_t n; /* the dimension that is bound before it */
     attend_binding b;
     const char *says;
 } bad_bindings[] = {
-    {3,                                   HELP_DATA("z",                          x),                                                                                 "nothing named 'z' to bind"},
-    {3,                                   {NULL, x, 4, NULL, 0},                                                                         "nothing named '' to bind"                                                                                                   },
-    {3,                                   HELP_DIM("n",                                                                         0),          "dimension 'n' is 0, wants 1 to 8"},
-    {3, HELP_DIM("n",                                       9),                                                                                                                "dimension 'n' is 9, wants 1 to 8"},
-    {3,                                 HELP_DATA("n",x),"dimension 'n' is bound to memory, wants a value"},
-    {3,{"x", NULL, 64, NULL, 0},                            "'x' is bound to 64 bytes at no address"                                                                                           },
-    {3,                                   {"x", x, -1, NULL, 0},                                                            "'x' is bound to -1 bytes at no address"                                                                          },
-    {3,                                   {"x", x, 4, NULL, 0},                  "'x' needs 384 bytes but 4 are bound"},
-    {3,                                   {"x", NULL, 0, NULL, 0},                   "'x' needs 384 bytes but 0 are bound"                                              },
-    {3,                                   {"x", (char *)x + 1, 1000, NULL, 0},                "'x' is bound to an address that is no multiple of 4"                                          },
-    {3,                                   {"x", x, sizeof x, wide_last, 0},    "'x' has stride 2 on its last axis, wants 1"                 },
-    {3,                                   {"x", x, sizeof x, backwards, 0},       "'x' has stride -32 on axis 1"                                         },
-    {3,                                   {"x", x, sizeof x, far_rows, 0},       "'x' needs 9223372036854775807 bytes but 1024 are bound"                                                    },
-    {2,                                   {"x", x, 200, short_rows, 0},        "'x' needs 224 bytes but 200 are bound"                           },
-    {3,
-     {"y", y, sizeof y, one_place, 0},
-     "'y' is written, but its strides put elements in one place"                                              },
-    {3,                                   {"y", x, sizeof x, NULL, 0},                                            "'y' and 'x' are bound to memory that overlaps"                                                                                                    },
-    {1,                                   {"y", cache[0] + 3, sizeof y, NULL, 0},            "are bound to memory that overlaps"   },
-    {1,                                   HELP_DATA("k", cache[1]),                                     "are bound to memory that overlaps"},
-    {1,
-     {"used", (int32_t[]){ROOM + 1}, 4, NULL, 0},
-     "attention 'look': kv_used[0] is 41, outside [0, 40]"                                                                                                  },
-    {1,
-     {"used", (int32_t[]){-1}, 4, NULL, 0},
-     "attention 'look': kv_used[0] is -1, outside [0, 40]"                                                                                                                    },
+    {3, HELP_DATA("z", x), "nothing named 'z' to bind"},
+    {3, {.data = x, .bytes = 4}, "nothing named '' to bind"},
+    {3, HELP_DIM("n", 0), "dimension 'n' is 0, wants 1 to 8"},
+    {3, HELP_DIM("n", 9), "dimension 'n' is 9, wants 1 to 8"},
+    {3, HELP_DATA("n", x),"dimension 'n' is bound to memory, wants a value"},
+    {3,{.name = "x", .bytes = 64}, "'x' is bound to 64 bytes at no address"},
+    {3, {.name = "x", .data = x, .bytes = -1}, "'x' is bound to -1 bytes at no address"},
+    {3, {.name = "x", .data = x, .bytes = 4}, "'x' needs 384 bytes but 4 are bound"},
+    {3, {.name = "x"}, "'x' needs 384 bytes but 0 are bound"},
+    {3, {.name = "x", .data = (char *)x + 1, .bytes = 1000}, "'x' is bound to an address that is no multiple of 4"},
+    {3, {.name = "x", .data = x, .bytes = sizeof x, .stride = wide_last}, "'x' has stride 2 on its last axis, wants 1"},
+    {3, {.name = "x", .data = x, .bytes = sizeof x, .stride = backwards}, "'x' has stride -32 on axis 1"},
+    {3, {.name = "x", .data = x, .bytes = sizeof x, .stride = far_rows}, "'x' needs 9223372036854775807 bytes but 1024 are bound"},
+    {2, {.name = "x", .data = x, .bytes = 200, .stride = short_rows}, "'x' needs 224 bytes but 200 are bound"},
+    {3, {.name = "y", .data = y, .bytes = sizeof y, .stride = one_place}, "'y' is written, but its strides put elements in one place"},
+    {3, {.name = "y", .data = x, .bytes = sizeof x}, "'y' and 'x' are bound to memory that overlaps"},
+    {1, {.name = "y", .data = cache[0] + 3, .bytes = sizeof y}, "are bound to memory that overlaps"},
+    {1, HELP_DATA("k", cache[1]), "are bound to memory that overlaps"},
+    {1, {.name = "used", .data = (int32_t[]){ROOM + 1}, .bytes = 4}, "attention 'look': kv_used[0] is 41, outside [0, 40]"},
+    {1, {.name = "used", .data = (int32_t[]){-1}, .bytes = 4}, "attention 'look': kv_used[0] is -1, outside [0, 40]"},
 };
+/* clang-format on */
 
 /* Each is refused with its sentence, stops runs, and leaves the bindings that were there. */
 static void refused_bindings(attend_plan *plan, const char *device)
@@ -238,8 +234,8 @@ static void fewer_sequences(attend_ctx *ctx, const char *device)
     for (int n = B; n >= 0; n--) {
         attend_binding bind[] = {
             HELP_DIM("b", n),
-            {"q", q, n * S * D * (int64_t)sizeof *q, NULL, 0},
-            {"o", o, n * S * D * (int64_t)sizeof *o, NULL, 0}
+            {.name = "q", .data = q, .bytes = n * S * D * (int64_t)sizeof *q},
+            {.name = "o", .data = o, .bytes = n * S * D * (int64_t)sizeof *o}
         };
         memset(o, 0xff, sizeof o);
         int status = attend_bind(e, bind, 3);
@@ -294,8 +290,14 @@ static void strided(attend_ctx *ctx, const char *device)
     /* memory in the order (B, S, H, C), with a gap after each row */
     const int64_t stride[] = {S * H * (C + GAP), C + GAP, H * (C + GAP), 1};
     const attend_binding gaps[] = {
-        {"in",  wide_in,  (int64_t)sizeof wide_in - GAP * 4,  stride, 0},
-        {"out", wide_out, (int64_t)sizeof wide_out - GAP * 4, stride, 0}
+        {.name = "in",
+         .data = wide_in,
+         .bytes = (int64_t)sizeof wide_in - GAP * 4,
+         .stride = stride},
+        {.name = "out",
+         .data = wide_out,
+         .bytes = (int64_t)sizeof wide_out - GAP * 4,
+         .stride = stride}
     };
     memset(wide_in, 0xff, sizeof wide_in);
     memset(wide_out, 0xff, sizeof wide_out);

@@ -49,7 +49,7 @@ static int run(attend_exec *e, int64_t n, float *o)
         HELP_DATA("x", x),
         HELP_DATA("positions", positions),
         HELP_DATA("k", cache),
-        {"o", o, MOST * WIDE * (int64_t)sizeof *o, NULL, 0}
+        {.name = "o", .data = o, .bytes = MOST * WIDE * (int64_t)sizeof *o}
     };
     int status = attend_bind(e, bind, (int)NELEM(bind));
     return status < 0 ? status : attend_run(e);

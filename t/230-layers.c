@@ -180,7 +180,7 @@ static void run_layer(attend_ctx *ctx, const char *device, bool fused, float *ou
     attend_graph_output(g, "y", attend_graph_multi_head(g, x, c, &o, NULL));
     attend_binding bind[] = {
         HELP_DATA("x", mh.x),
-        {"y", out_rows, B * NQ * EO * sizeof(float), NULL, 0},
+        {.name = "y", .data = out_rows, .bytes = B * NQ * EO * sizeof(float)},
         HELP_DATA("c", mh.c)
     };
     run(g, device, 1, bind, fused ? 2 : 3);

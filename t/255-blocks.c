@@ -127,9 +127,10 @@ static void run_masked(const char *device, bool sparse, float *out)
     attend_exec *e = new_exec(plan);
     const attend_binding bind[] = {
         HELP_DATA("q", q),
-        {"m", sparse ? layout : wide, sparse ? (int64_t)sizeof layout : (int64_t)sizeof wide, NULL,
-                  0                                                                                           },
-        {"o", out,                    sizeof o[0],                                            NULL, 0},
+        {.name = "m",
+                  .data = sparse ? layout : wide,
+                  .bytes = sparse ? (int64_t)sizeof layout : (int64_t)sizeof wide},
+        {.name = "o", .data = out,       .bytes = sizeof o[0]           }
     };
     if (attend_bind(e, bind, 3) < 0 || attend_run(e) < 0)
         bail("%s", attend_exec_error(e));

@@ -55,8 +55,9 @@ static void run_tree(const char *device, bool expression)
         HELP_DATA("k", k),
         HELP_DATA("v", v),
         HELP_DATA("o", o),
-        {"m", expression ? tree : dense, expression ? (int64_t)sizeof tree : (int64_t)sizeof dense,
-                  NULL, 0},
+        {.name = "m",
+                  .data = expression ? tree : dense,
+                  .bytes = expression ? (int64_t)sizeof tree : (int64_t)sizeof dense},
     };
     run(attention(DRAFTS, KEYS, &a, g), device, bind, (int)NELEM(bind));
 }
@@ -83,8 +84,8 @@ static double path(int i)
     const int64_t bytes = G * (CACHE + n) * D * (int64_t)sizeof *k;
     const attend_binding bind[] = {
         HELP_DATA("q", rows),
-        {"k", keys[0], bytes, NULL, 0},
-        {"v", keys[1], bytes, NULL, 0},
+        {.name = "k", .data = keys[0], .bytes = bytes},
+        {.name = "v", .data = keys[1], .bytes = bytes},
         HELP_DATA("o", one)
     };
     run(attention(1, CACHE + n, NULL, attend_graph_new(ctx)), "ref", bind, (int)NELEM(bind));

@@ -107,23 +107,24 @@ static void run_problem(const struct problem *p, int64_t nb, int64_t nq, int64_t
     int64_t entry = p->ng * p->nk * attend_type_row_bytes(p->type, p->d), n = 0;
     int64_t row = nb * p->nh * nq * p->d * (int64_t)sizeof(float);
     attend_binding bind[9] = {
-        {"off", off,                        nb * (int64_t)sizeof *off, NULL, 0},
-        {"q",   (void *)(uintptr_t)queries, row,                       NULL, 0},
-        {"k",   kq + b * entry,             nb * entry,                NULL, 0},
-        {"v",   vq + b * entry,             nb * entry,                NULL, 0},
-        {"o",   out,                        row,                       NULL, 0},
+        {.name = "off", .data = off,                        .bytes = nb * (int64_t)sizeof *off},
+        {.name = "q",   .data = (void *)(uintptr_t)queries, .bytes = row                      },
+        {.name = "k",   .data = kq + b * entry,             .bytes = nb * entry               },
+        {.name = "v",   .data = vq + b * entry,             .bytes = nb * entry               },
+        {.name = "o",   .data = out,                        .bytes = row                      },
     };
     n = 5;
     if (p->masked)
-        bind[n++] = (attend_binding){"mask", mask + i * p->nk, nq * p->nk, NULL, 0};
+        bind[n++] = (attend_binding){.name = "mask", .data = mask + i * p->nk, .bytes = nq * p->nk};
     else if (p->biased)
-        bind[n++] = (attend_binding){"mask", bias + i * p->nk, nq * p->nk * 4, NULL, 0};
+        bind[n++] =
+            (attend_binding){.name = "mask", .data = bias + i * p->nk, .bytes = nq * p->nk * 4};
     if (p->sloped)
         bind[n++] = (attend_binding)HELP_DATA("alibi", alibi);
     if (p->sunk)
         bind[n++] = (attend_binding)HELP_DATA("sinks", sinks);
     if (p->additive)
-        bind[n++] = (attend_binding){"va", q, p->d * 4, NULL, 0};
+        bind[n++] = (attend_binding){.name = "va", .data = q, .bytes = p->d * 4};
     run(plan_of(p, nb, nq, device, deterministic), bind, (int)n);
 }
 
@@ -292,14 +293,14 @@ static void run_model(const char *device, int deterministic, int step, float *ou
         }
         const attend_binding bind[] = {
             HELP_DIM("rows", n),
-            {"ids",       ids,              n * 4,         NULL, 0},
-            {"positions", positions,        n * 4,         NULL, 0},
-            {"used",      &used,            4,             NULL, 0},
+            {.name = "ids",       .data = ids,              .bytes = n * 4        },
+            {.name = "positions", .data = positions,        .bytes = n * 4        },
+            {.name = "used",      .data = &used,            .bytes = 4            },
             HELP_DATA("k0", cache[0]),
             HELP_DATA("v0", cache[1]),
             HELP_DATA("k1", cache[2]),
             HELP_DATA("v1", cache[3]),
-            {"logits",    out + at * VOCAB, n * VOCAB * 4, NULL, 0}
+            {.name = "logits",    .data = out + at * VOCAB, .bytes = n * VOCAB * 4}
         };
         if (attend_bind(e, bind, (int)NELEM(bind)) < 0 || attend_run(e) < 0)
             bail("%s", attend_exec_error(e));

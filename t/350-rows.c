@@ -5,6 +5,9 @@
  * the rounding of their argument, u |argument|, relative.  Softmax of n: exp's 6 u and argument,
  * and n u for the sum.  Norms: n + 8 roundings of sums of positive terms, halved by the root, and
  * the mean's n u of mean |x|. */
+/* What f32 gave beside what double says is the point here. */
+#pragma GCC diagnostic ignored "-Wdouble-promotion"
+
 #include "kernel.h"
 
 static const int64_t lengths[] = {1,  2,  3,  4,  5,  7,  8,   9,   15,  16,

@@ -206,16 +206,16 @@ static attend_plan *decode_plan(attend_ctx *ctx, const char *device)
 static int run(attend_exec *x, struct tensors *t, int n)
 {
     const attend_binding b[] = {
-        {"batch", NULL,       0,                                    NULL, n},
-        {"q",     t->q,       (int64_t)sizeof(float) * n * H * D,   NULL, 0},
-        {"k",     t->rows[0], (int64_t)sizeof(float) * n * G * D,   NULL, 0},
-        {"v",     t->rows[1], (int64_t)sizeof(float) * n * G * D,   NULL, 0},
-        {"slots", t->slots,   (int64_t)sizeof(int32_t) * n,         NULL, 0},
-        {"kpool", t->kpool,   sizeof t->kpool,                      NULL, 0},
-        {"vpool", t->vpool,   sizeof t->vpool,                      NULL, 0},
-        {"table", t->table,   (int64_t)sizeof(int32_t) * n * WIDTH, NULL, 0},
-        {"used",  t->used,    (int64_t)sizeof(int32_t) * n,         NULL, 0},
-        {"o",     t->o,       (int64_t)sizeof(float) * n * H * D,   NULL, 0},
+        {.name = "batch",     .value = n                                   },
+        { .name = "q",       .data = t->q,   .bytes = (int64_t)sizeof(float) * n * H * D},
+        { .name = "k", .data = t->rows[0],   .bytes = (int64_t)sizeof(float) * n * G * D},
+        { .name = "v", .data = t->rows[1],   .bytes = (int64_t)sizeof(float) * n * G * D},
+        { .name = "slots",   .data = t->slots,         .bytes = (int64_t)sizeof(int32_t) * n},
+        { .name = "kpool",   .data = t->kpool,                      .bytes = sizeof t->kpool},
+        { .name = "vpool",   .data = t->vpool,                      .bytes = sizeof t->vpool},
+        { .name = "table",   .data = t->table, .bytes = (int64_t)sizeof(int32_t) * n * WIDTH},
+        { .name = "used",    .data = t->used,         .bytes = (int64_t)sizeof(int32_t) * n},
+        { .name = "o",       .data = t->o,   .bytes = (int64_t)sizeof(float) * n * H * D},
     };
     int status = attend_bind(x, b, (int)(sizeof b / sizeof *b));
     if (status == 0)
@@ -365,13 +365,13 @@ static void test_merge(attend_ctx *ctx, const char *device)
     if (attend_compile(g, &c, &plan) < 0 || attend_exec_new(plan, &x) < 0)
         bail("%s", attend_graph_error(g));
     const attend_binding b[] = {
-        {"q",        q,      sizeof q,      NULL, 0},
-        {"used",     used,   sizeof used,   NULL, 0},
-        {"all",      all,    sizeof all,    NULL, 0},
-        {"o",        o[0],   sizeof o[0],   NULL, 0},
-        {"want",     o[1],   sizeof o[1],   NULL, 0},
-        {"lse",      lse[0], sizeof lse[0], NULL, 0},
-        {"want_lse", lse[1], sizeof lse[1], NULL, 0},
+        {.name = "q",        .data = q,      .bytes = sizeof q     },
+        {.name = "used",     .data = used,   .bytes = sizeof used  },
+        {.name = "all",      .data = all,    .bytes = sizeof all   },
+        {.name = "o",        .data = o[0],   .bytes = sizeof o[0]  },
+        {.name = "want",     .data = o[1],   .bytes = sizeof o[1]  },
+        {.name = "lse",      .data = lse[0], .bytes = sizeof lse[0]},
+        {.name = "want_lse", .data = lse[1], .bytes = sizeof lse[1]},
     };
     double worst = 0;
     if (attend_bind(x, b, (int)(sizeof b / sizeof *b)) < 0 || attend_run(x) < 0)

@@ -71,11 +71,13 @@ static double step(attend_exec *e, int at, int n)
     for (int h = 0; h < H; h++)
         memcpy(rows + h * n * D, q + (h * LENGTH + at) * D, (size_t)(n * D) * sizeof *q);
     const attend_binding bind[] = {
-        HELP_DATA("k", pool[0]),         HELP_DATA("v", pool[1]),
-        HELP_DATA("slopes", slopes),     HELP_DATA("table", table),
-        {"used", &used, 4,             NULL, 0},
-               {"q",    rows,  H * n * D * 4, NULL, 0},
-        {"o",    o,     H * n * D * 4, NULL, 0}
+        HELP_DATA("k", pool[0]),
+        HELP_DATA("v", pool[1]),
+        HELP_DATA("slopes", slopes),
+        HELP_DATA("table", table),
+        {.name = "used", .data = &used, .bytes = 4            },
+        {.name = "q",    .data = rows,  .bytes = H * n * D * 4},
+        {.name = "o",    .data = o,     .bytes = H * n * D * 4}
     };
     if (attend_bind(e, bind, (int)NELEM(bind)) < 0 || attend_run(e) < 0)
         bail("%s", attend_exec_error(e));

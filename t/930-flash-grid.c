@@ -116,10 +116,10 @@ static int run(attend_ctx *ctx, const char *device, const struct problem *p)
     attend_graph_output(g, "o", attend_graph_attention(g, q, k, v, &o, NULL));
     int64_t size = (int64_t)attend_type_size(p->type);
     const attend_binding b[] = {
-        {"q", p->tq, size * p->nq * p->d,       NULL, 0},
-        {"k", p->tk, size * p->nk * p->d,       NULL, 0},
-        {"v", p->tv, size * p->nk * p->d,       NULL, 0},
-        {"o", p->o,  4 * (int64_t)p->nq * p->d, NULL, 0}
+        {.name = "q", .data = p->tq, .bytes = size * p->nq * p->d      },
+        {.name = "k", .data = p->tk, .bytes = size * p->nk * p->d      },
+        {.name = "v", .data = p->tv, .bytes = size * p->nk * p->d      },
+        {.name = "o", .data = p->o,  .bytes = 4 * (int64_t)p->nq * p->d}
     };
     int status = attend_compile(g, &c, &plan);
     if (status == 0)
