@@ -25,7 +25,7 @@ int at_cpu_items(struct attend_exec *x, int64_t n, double flops,
 
 extern const struct at_row at_cpu_attention, at_cpu_attention_grad, at_cpu_weights;
 extern const struct at_row at_cpu_matmul, at_cpu_matmul_int8, at_cpu_add, at_cpu_mul, at_cpu_scale,
-    at_cpu_silu, at_cpu_gelu, at_cpu_gelu_tanh, at_cpu_tanh, at_cpu_softmax, at_cpu_rms_norm,
+    at_cpu_silu, at_cpu_silu_mul, at_cpu_gelu, at_cpu_gelu_tanh, at_cpu_tanh, at_cpu_softmax, at_cpu_rms_norm,
     at_cpu_layer_norm, at_cpu_rope, at_cpu_gather, at_cpu_append, at_cpu_concat, at_cpu_cast,
     at_cpu_copy, at_cpu_sigmoid, at_cpu_relu, at_cpu_erf, at_cpu_pow, at_cpu_where, at_cpu_select;
 extern const struct at_row at_cpu_delta, at_cpu_sum, at_cpu_pad, at_cpu_cross_entropy,

@@ -84,7 +84,7 @@ static int each_row(struct attend_exec *x, const struct at_step *s,
 typedef void binary_fn(float *y, const float *a, const float *b, int64_t n);
 typedef void unary_fn(float *y, const float *x, int64_t n);
 
-static void binary_row(const struct job *j, binary_fn *fn, bool add, int64_t row)
+static void binary_row(const struct job *j, binary_fn *fn, int64_t row)
 {
     float *y = f32_row(j->out, row, j->out);
     const float *a = f32_row(j->out, row, j->in[0]), *b = f32_row(j->out, row, j->in[1]);
@@ -97,21 +97,23 @@ static void binary_row(const struct job *j, binary_fn *fn, bool add, int64_t row
     }
     const float *wide = na == 1 ? b : a, one = na == 1 ? *a : *b;
     for (int64_t i = 0; i < n; i++)
-        y[i] = add ? wide[i] + one : wide[i] * one;
+        y[i] = j->s->op == AT_ADD ? wide[i] + one : wide[i] * one;
 }
 
 static void binary_item(void *arg, int64_t item, int slot)
 {
     const struct job *j = arg;
-    bool add = j->s->op == AT_ADD;
+    binary_fn *fn = j->s->op == AT_ADD   ? j->t->add
+                    : j->s->op == AT_MUL ? j->t->mul
+                                         : j->t->silu_mul; /* whose rows are alike */
     (void)slot;
     for (int64_t r = item * j->per_item; r < at_min(j->rows, (item + 1) * j->per_item); r++)
-        binary_row(j, add ? j->t->add : j->t->mul, add, r);
+        binary_row(j, fn, r);
 }
 
 static int run_binary(struct attend_exec *x, const struct at_step *s)
 {
-    return each_row(x, s, binary_item, 1);
+    return each_row(x, s, binary_item, s->op == AT_SILU_MUL ? 8 : 1);
 }
 
 static void unary_item(void *arg, int64_t item, int slot)
@@ -338,7 +340,8 @@ static bool accepts_rope(const attend_plan *plan, const struct at_step *s, struc
                    "not f32 with contiguous rows");
 }
 
-/* Frequencies of the pairs are the plan's; a slot holds the cosines and sines of one position. */
+/* Frequencies of the pairs are the plan's; a slot holds the cosines and sines of one position, as
+ * the block functions want them. */
 static int prepare_rope(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     int64_t pairs = s->p->rope.dims / 2;
@@ -348,7 +351,7 @@ static int prepare_rope(attend_plan *plan, struct at_step *s, struct at_err *e)
     for (int64_t p = 0; p < pairs; p++)
         frequency[p] = pow((double)s->p->rope.base, -2.0 * (double)p / (double)s->p->rope.dims);
     s->packed = frequency;
-    s->scratch = 2 * at_round_up(pairs, 16) * (int64_t)sizeof(float);
+    s->scratch = 2 * at_round_up(2 * pairs, 16) * (int64_t)sizeof(float);
     return 0;
 }
 
@@ -358,21 +361,36 @@ static int32_t position(const struct at_view *pos, int64_t b, int64_t i)
     return pos->rank == 1 ? p[i * pos->stride[0]] : p[b * pos->stride[0] + i * pos->stride[1]];
 }
 
-static void rope_item(void *arg, int64_t item, int slot)
+/* The cosine and sine of each pair, or of each element of interleaved ones. */
+static void turns(const struct job *j, double pos, float *cosine, float *sine)
 {
-    const struct job *j = arg;
-    const struct at_view *a = j->in[0], *y = j->out, *factors = j->in[2];
-    int64_t b = item / a->shape[2], i = item % a->shape[2], pairs = j->s->p->rope.dims / 2;
+    const struct at_view *factors = j->in[2];
     const double *frequency = j->s->packed;
-    float *cosine = at_slot_scratch(j->x, slot), *sine = cosine + at_round_up(pairs, 16);
-    double pos = position(j->in[1], b, i);
+    int64_t pairs = j->s->p->rope.dims / 2;
+    bool half = j->s->p->rope.pairing == ATTEND_ROPE_HALF;
     for (int64_t p = 0; p < pairs; p++) {
         double angle = pos * frequency[p];
         if (factors)
             angle /= (double)((const float *)factors->data)[p * factors->stride[0]];
-        cosine[p] = (float)cos(angle);
-        sine[p] = (float)sin(j->s->p->rope.back ? -angle : angle);
+        float c = (float)cos(angle), s = (float)sin(j->s->p->rope.back ? -angle : angle);
+        if (half) {
+            cosine[p] = c;
+            sine[p] = s;
+        } else {
+            cosine[2 * p] = cosine[2 * p + 1] = c;
+            sine[2 * p] = -s;
+            sine[2 * p + 1] = s;
+        }
     }
+}
+
+static void rope_item(void *arg, int64_t item, int slot)
+{
+    const struct job *j = arg;
+    const struct at_view *a = j->in[0], *y = j->out;
+    int64_t b = item / a->shape[2], i = item % a->shape[2], pairs = j->s->p->rope.dims / 2;
+    float *cosine = at_slot_scratch(j->x, slot), *sine = cosine + at_round_up(2 * pairs, 16);
+    turns(j, position(j->in[1], b, i), cosine, sine);
     for (int64_t h = 0; h < a->shape[1]; h++) {
         const float *from =
             (const float *)a->data + b * a->stride[0] + h * a->stride[1] + i * a->stride[2];
@@ -380,7 +398,7 @@ static void rope_item(void *arg, int64_t item, int slot)
         if (j->s->p->rope.pairing == ATTEND_ROPE_HALF)
             j->t->rope_half(to, from, cosine, sine, pairs);
         else
-            j->t->rope_interleaved(to, from, cosine, sine, pairs);
+            j->t->rope_interleaved(to, from, cosine, sine, 2 * pairs);
         memcpy(to + 2 * pairs, from + 2 * pairs, (size_t)(a->shape[3] - 2 * pairs) * sizeof *to);
     }
 }
@@ -508,6 +526,7 @@ F32_ROW(at_cpu_add, AT_ADD, run_binary);
 F32_ROW(at_cpu_mul, AT_MUL, run_binary);
 F32_ROW(at_cpu_scale, AT_SCALE, run_unary);
 F32_ROW(at_cpu_silu, AT_SILU, run_unary);
+F32_ROW(at_cpu_silu_mul, AT_SILU_MUL, run_binary);
 F32_ROW(at_cpu_gelu, AT_GELU, run_unary);
 F32_ROW(at_cpu_gelu_tanh, AT_GELU_TANH, run_unary);
 F32_ROW(at_cpu_tanh, AT_TANH, run_unary);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Canonicalisation: composed attention becomes attention nodes, once for all backends, and what
- * nobody reads is marked dead.
+/* Canonicalisation: composed attention becomes attention nodes, once for all backends, silu and the
+ * product with it one node where a backend has that, and what nobody reads is marked dead.
  *
  * A region grows from each softmax: backwards over scale, tanh (softcap), add (bias), where and
  * mask to one matmul, forwards to one matmul.  Every tensor inside must have one reader and be no
@@ -364,6 +364,43 @@ static int fuse_all(attend_graph *g, int *uses)
     return status;
 }
 
+/* ---- gates: silu(a) b ---- */
+
+/* The silu that operand k of a product is, for nobody else and of the product's own rows, or NULL.
+ */
+static const struct at_node *gate_of(const attend_graph *g, const int *uses,
+                                     const struct at_node *n, int k)
+{
+    const struct at_node *silu = maker(g, n->in[k]);
+    const struct at_tensor *a = &g->tensor[n->in[k]], *b = &g->tensor[n->in[1 - k]],
+                           *out = &g->tensor[n->out[0]];
+    bool fits = silu && silu->op == AT_SILU && uses[n->in[k]] == 1 && out->rank > 0 &&
+                a->rank == out->rank && !memcmp(a->shape, out->shape, sizeof a->shape) &&
+                b->rank > 0 && b->shape[b->rank - 1] == out->shape[out->rank - 1] &&
+                g->tensor[g->tensor[silu->in[0]].root].class != AT_STATE; /* it may move on */
+    return fits ? silu : NULL;
+}
+
+static int fuse_gates(attend_graph *g, int *uses)
+{
+    count_uses(g, uses);
+    for (int i = 0; i < g->nnode; i++) {
+        struct at_node *n = &g->node[i];
+        const struct at_node *silu = NULL;
+        for (int k = 0; k < 2 && !silu && n->op == AT_MUL && !n->dead; k++)
+            if ((silu = gate_of(g, uses, n, k)))
+                n->in[1] = n->in[1 - k];
+        if (!silu)
+            continue;
+        n->op = AT_SILU_MUL;
+        n->in[0] = silu->in[0];
+        n->fused = at_strdup(g->ctx, "mul <- silu");
+        if (!n->fused)
+            return at_fail(&g->err, ATTEND_ENOMEM, "no memory for a plan");
+    }
+    return 0;
+}
+
 /* Tensors that there can be: a fused region adds one, its LSE. */
 static int64_t most_tensors(const attend_graph *g)
 {
@@ -383,7 +420,7 @@ int at_canon_fuse(attend_graph *g)
     return status;
 }
 
-int at_canon(attend_graph *g, bool fuse)
+int at_canon(attend_graph *g, bool fuse, bool gates)
 {
     int status = 0;
     int *uses = at_calloc(g->ctx, most_tensors(g), sizeof *uses);
@@ -394,6 +431,8 @@ int at_canon(attend_graph *g, bool fuse)
         mark_dead(g, needed); /* what nobody needs is no reader */
     if (fuse && status == 0)
         status = fuse_all(g, uses);
+    if (fuse && gates && status == 0)
+        status = fuse_gates(g, uses);
     if (status == 0)
         mark_dead(g, needed);
     at_free(g->ctx, uses);

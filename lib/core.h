@@ -94,6 +94,7 @@ enum at_opcode {
     AT_RMS_NORM,
     AT_LAYER_NORM,
     AT_SILU,
+    AT_SILU_MUL, /* silu(a) b, which canonicalisation makes of the two */
     AT_GELU,
     AT_GELU_TANH,
     AT_TANH,
@@ -386,8 +387,9 @@ extern const struct at_op at_ops[AT_OP_COUNT];
 /* ---- canon.c, validate.c ------------------------------------------------------------------------
  */
 
-/* Composed attention becomes attention nodes; dead nodes are marked.  Once per graph. */
-int at_canon(attend_graph *g, bool fuse);
+/* Composed attention becomes attention nodes, and, with gates, silu and mul one node; dead nodes are
+ * marked.  Once per graph. */
+int at_canon(attend_graph *g, bool fuse, bool gates);
 /* The first half of it: attention nodes, nothing marked.  Before gradients are appended. */
 int at_canon_fuse(attend_graph *g);
 /* Whole-graph checks: versions of states, outputs, host-read inputs. */
@@ -622,6 +624,8 @@ struct attend_plan {
 /* The range of an extent of tensor t within a variant's row range. */
 struct at_range at_plan_range(const attend_plan *plan, struct at_range rows, int t, int axis);
 int at_place(attend_plan *plan, struct at_step *s, struct at_err *e);
+/* Has the device any row of the operator? */
+bool at_place_knows(const struct at_device *device, enum at_opcode op);
 int at_memplan(attend_plan *plan, struct at_variant *v, struct at_err *e);
 void *at_plan_pack(attend_plan *plan, int64_t bytes);
 /* The same for what s->row makes of a constant alone, whichever variant comes first: *fresh says

@@ -155,6 +155,7 @@ const struct at_op at_ops[AT_OP_COUNT] = {
     [AT_RMS_NORM]  = {"rms_norm",   1, 2, false, at_infer_norm,      NULL,            at_ref_rms_norm, GRAD(norm)},
     [AT_LAYER_NORM]= {"layer_norm", 1, 3, false, at_infer_norm,      NULL,            at_ref_layer_norm, GRAD(norm)},
     [AT_SILU]      = {"silu",       1, 1, false, at_infer_unary,     NULL,            at_ref_silu, GRAD(function)},
+    [AT_SILU_MUL]  = {"silu_mul",   2, 2, false, at_infer_binary,    NULL,            at_ref_silu_mul, NULL},
     [AT_GELU]      = {"gelu",       1, 1, false, at_infer_unary,     NULL,            at_ref_gelu, GRAD(function)},
     [AT_GELU_TANH] = {"gelu_tanh",  1, 1, false, at_infer_unary,     NULL,            at_ref_gelu_tanh, GRAD(function)},
     [AT_TANH]      = {"tanh",       1, 1, false, at_infer_unary,     NULL,            at_ref_tanh, GRAD(function)},

@@ -11,6 +11,14 @@ bool at_need(struct at_why *why, bool cond, const char *reason)
     return cond;
 }
 
+bool at_place_knows(const struct at_device *device, enum at_opcode op)
+{
+    for (const struct at_row *const *r = device->backend->rows; *r; r++)
+        if ((*r)->op == op || (*r)->op == AT_ANY_OP)
+            return true;
+    return false;
+}
+
 static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     s->scratch = s->state = s->work = s->shared_work = 0;

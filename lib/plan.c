@@ -167,7 +167,7 @@ static int lower(attend_plan *plan, struct at_variant *v, struct at_err *e)
 
 static int compile(attend_plan *plan, bool fuse, struct at_err *e)
 {
-    int status = at_canon(plan->graph, fuse);
+    int status = at_canon(plan->graph, fuse, at_place_knows(plan->device, AT_SILU_MUL));
     if (status < 0)
         return at_fail(e, status, "%s", plan->graph->err.text);
     split_rows(plan);

@@ -341,6 +341,18 @@ int at_ref_silu(struct attend_exec *x, const struct at_step *s)
     return each_element(x, s, silu);
 }
 
+static void silu_mul_row(const struct job *job, int64_t r)
+{
+    struct row y = out_row(job, r), a = in_row(job, 0, r), b = in_row(job, 1, r);
+    for (int64_t k = 0; k < y.n; k++)
+        put(&y, k, silu(at(&a, k)) * at(&b, k));
+}
+
+int at_ref_silu_mul(struct attend_exec *x, const struct at_step *s)
+{
+    return each_row(x, s, silu_mul_row);
+}
+
 /* a Phi(a), with Phi(a) = erfc(-a / sqrt 2) / 2, which keeps its digits where a is far below 0. */
 static double gelu(double a)
 {

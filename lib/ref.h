@@ -45,6 +45,7 @@ int at_ref_softmax(struct attend_exec *x, const struct at_step *s);
 int at_ref_rms_norm(struct attend_exec *x, const struct at_step *s);
 int at_ref_layer_norm(struct attend_exec *x, const struct at_step *s);
 int at_ref_silu(struct attend_exec *x, const struct at_step *s);
+int at_ref_silu_mul(struct attend_exec *x, const struct at_step *s);
 int at_ref_gelu(struct attend_exec *x, const struct at_step *s);
 int at_ref_gelu_tanh(struct attend_exec *x, const struct at_step *s);
 int at_ref_tanh(struct attend_exec *x, const struct at_step *s);

@@ -17,16 +17,23 @@ INLINE float pair(const struct at_pairs *p, int r, int64_t j)
     return p->type == AT_PAIR_F16 ? at_half_to_float(half) : at_bf16_to_float(half);
 }
 
-/* Keys j .. j + some of row r; where a vector of them lies in memory, at once. */
+/* Keys j .. j + some of row r, one after the other; one function for all the places that need it.
+ */
+static __attribute__((noinline)) V single_pairs(const struct at_pairs *p, int r, int64_t j,
+                                                int some)
+{
+    float t[VL] = {0};
+    for (int e = 0; e < some; e++)
+        t[e] = pair(p, r, j + e);
+    return vload(t);
+}
+
+/* The same; where a vector of them lies in memory, at once. */
 INLINE V pairs(enum at_pair type, const struct at_pairs *p, int r, int64_t j, int some)
 {
     const void *row = p->row[r];
-    if (some < VL || p->step != 1) {
-        float t[VL] = {0};
-        for (int e = 0; e < some; e++)
-            t[e] = pair(p, r, j + e);
-        return vload(t);
-    }
+    if (some < VL || p->step != 1)
+        return single_pairs(p, r, j, some);
     if (type == AT_PAIR_BOOL)
         return vsel(veq(vload_i8((const int8_t *)row + j), vzero()), vset(-INFINITY), vzero());
     if (type == AT_PAIR_F32)

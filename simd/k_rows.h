@@ -196,14 +196,22 @@ static void rope_half(float *y, const float *x, const float *cos, const float *s
     }
 }
 
-static void rope_interleaved(float *y, const float *x, const float *cos, const float *sin,
-                             int64_t half)
+INLINE V turned(V x, V cos, V sin)
 {
-    for (int64_t e = 0; e < half; e++) {
-        float a = x[2 * e], b = x[2 * e + 1];
-        y[2 * e] = a * cos[e] - b * sin[e];
-        y[2 * e + 1] = b * cos[e] + a * sin[e];
-    }
+    return vfma(vswap(x), sin, vmul(x, cos));
+}
+
+static void rope_interleaved(float *y, const float *x, const float *cos, const float *sin,
+                             int64_t n)
+{
+    int64_t e = 0;
+    int some = (int)(n % VL);
+    for (; e + VL <= n; e += VL)
+        vstore(y + e, turned(vload(x + e), vload(cos + e), vload(sin + e)));
+    if (some)
+        vstore_n(y + e,
+                 turned(vload_n(x + e, some), vload_n(cos + e, some), vload_n(sin + e, some)),
+                 some);
 }
 
 /* Any type to a row of f32, f16 or bf16, through pieces that stay in L1. */

@@ -292,11 +292,12 @@ struct at_simd {
     void (*rms_norm)(float *y, const float *x, const float *w, int64_t n, float eps);
     void (*layer_norm)(float *y, const float *x, const float *w, const float *bias, int64_t n,
                        float eps);
-    /* Rotates pairs by cos[half], sin[half]; n = 2 * half elements.  half: (i, i + half);
-     * interleaved: (2i, 2i + 1). */
+    /* Rotates pairs.  half: (i, i + half), by cos[half], sin[half]; interleaved: (2i, 2i + 1) of n
+     * elements, each with its own cos and sin, of which the first of a pair has the sine's negative.
+     */
     void (*rope_half)(float *y, const float *x, const float *cos, const float *sin, int64_t half);
     void (*rope_interleaved)(float *y, const float *x, const float *cos, const float *sin,
-                             int64_t half);
+                             int64_t n);
 
     /* ---- rows, in training ---- */
 

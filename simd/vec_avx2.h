@@ -127,6 +127,10 @@ INLINE V vshl23(V a)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
 }
+INLINE V vswap(V a)
+{
+    return _mm256_permute_ps(a, 0xb1);
+}
 INLINE float vsum(V v)
 {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

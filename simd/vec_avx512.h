@@ -127,6 +127,10 @@ INLINE V vshl23(V a)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
 }
+INLINE V vswap(V a)
+{
+    return _mm512_permute_ps(a, 0xb1);
+}
 INLINE float vsum(V v)
 {
     __m256 s = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

@@ -127,6 +127,10 @@ INLINE V vshl23(V a)
 {
     return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a), 23));
 }
+INLINE V vswap(V a)
+{
+    return vrev64q_f32(a);
+}
 INLINE float vsum(V v)
 {
     return vaddvq_f32(v);

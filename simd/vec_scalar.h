@@ -131,6 +131,10 @@ INLINE V vshl23(V a) /* the bits, 23 places up */
 {
     return (V)((VI)a << 23);
 }
+INLINE V vswap(V a) /* neighbours change places */
+{
+    return (V){a[1], a[0], a[3], a[2]};
+}
 INLINE float vsum(V v)
 {
     return (v[0] + v[1]) + (v[2] + v[3]);

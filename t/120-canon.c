@@ -471,6 +471,83 @@ static void check_case(attend_ctx *ctx, const char *device, const struct canon_c
     attend_graph_free(g);
 }
 
+/* ---- gates: silu(a) b ---- */
+
+enum { ROWS = 3, WIDE = 21 };
+
+static attend_tensor gate_first(attend_graph *g, attend_tensor a, attend_tensor b)
+{
+    return attend_graph_mul(g, attend_graph_silu(g, a), b);
+}
+static attend_tensor gate_last(attend_graph *g, attend_tensor a, attend_tensor b)
+{
+    return attend_graph_mul(g, b, attend_graph_silu(g, a));
+}
+static attend_tensor gate_row(attend_graph *g, attend_tensor a, attend_tensor b)
+{
+    return gate_first(g, a, attend_graph_slice(g, b, 0, 1, 1));
+}
+static attend_tensor gate_read(attend_graph *g, attend_tensor a, attend_tensor b)
+{
+    a = attend_graph_silu(g, a);
+    return attend_graph_add(g, a, attend_graph_mul(g, a, b));
+}
+static attend_tensor gate_narrow(attend_graph *g, attend_tensor a, attend_tensor b)
+{
+    return gate_first(g, attend_graph_slice(g, a, 0, 0, 1), b);
+}
+static attend_tensor gate_by_one(attend_graph *g, attend_tensor a, attend_tensor b)
+{
+    return gate_first(g, a, attend_graph_slice(g, b, 1, 0, 1));
+}
+
+static const struct gate_case {
+    const char *name;
+    attend_tensor (*build)(attend_graph *g, attend_tensor a, attend_tensor b);
+    bool fuses;
+} gates[] = {
+    {"silu first",            gate_first,  true },
+    {"silu last",             gate_last,   true },
+    {"a row that repeats",    gate_row,    true },
+    {"silu is read",          gate_read,   false},
+    {"silu of a row",         gate_narrow, false},
+    {"a column that repeats", gate_by_one, false},
+};
+
+static void run_gate(attend_plan *plan, float *y)
+{
+    attend_exec *x;
+    const int64_t bytes = ROWS * WIDE * (int64_t)sizeof *y;
+    const attend_binding all[] = {
+        {.name = "a", .data = q, .bytes = bytes},
+        {.name = "b", .data = k, .bytes = bytes},
+        {.name = "y", .data = y, .bytes = bytes}
+    };
+    if (attend_exec_new(plan, &x) < 0 || attend_bind(x, all, 3) < 0 || attend_run(x) < 0)
+        bail("a gate does not run");
+    attend_exec_free(x);
+}
+
+static void check_gate(attend_ctx *ctx, const char *device, const struct gate_case *c)
+{
+    float fused[ROWS * WIDE], apart[ROWS * WIDE];
+    attend_graph *g = attend_graph_new(ctx);
+    attend_tensor a = attend_graph_input(g, "a", ATTEND_F32, ATTEND_SHAPE(ROWS, WIDE));
+    attend_tensor b = attend_graph_input(g, "b", ATTEND_F32, ATTEND_SHAPE(ROWS, WIDE));
+    attend_graph_output(g, "y", c->build(g, a, b));
+    attend_plan *one = help_compile(g, device, 1), *two = help_compile(g, device, 0);
+    char *text = attend_plan_describe(one, ATTEND_TEXT);
+    ok(c->fuses == (strstr(text, "fused: mul <- silu") != NULL), "%s: gate: %s", device, c->name);
+    run_gate(one, fused);
+    run_gate(two, apart);
+    ok(near(fused, apart, (int64_t)NELEM(fused)), "%s: gate: %s: both give the same", device,
+       c->name);
+    attend_free(text);
+    attend_plan_free(one);
+    attend_plan_free(two);
+    attend_graph_free(g);
+}
+
 int main(void)
 {
     attend_ctx *ctx = help_context(1);
@@ -478,6 +555,10 @@ int main(void)
     for (size_t i = 0; i < NELEM(cases); i++) {
         check_case(ctx, "ref", &cases[i]);
         check_case(ctx, "simd", &cases[i]);
+    }
+    for (size_t i = 0; i < NELEM(gates); i++) {
+        check_gate(ctx, "ref", &gates[i]);
+        check_gate(ctx, "simd", &gates[i]);
     }
     attend_ctx_free(ctx);
     return done_testing();

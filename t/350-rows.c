@@ -183,6 +183,7 @@ static void test_norms(const struct at_simd *t)
     ok(clean, "%s: nothing written around", t->name);
 }
 
+/* Pairs (i, i + half), or (2i, 2i + 1), whose cosines and sines are an element's. */
 static void test_rope(const struct at_simd *t)
 {
     struct worst w = {0};
@@ -190,15 +191,20 @@ static void test_rope(const struct at_simd *t)
     for (size_t k = 0; k < NELEM(lengths); k++) {
         int64_t half = lengths[k], n = 2 * half;
         float *x = taken(n * 4, 4), *y = taken(n * 4, 8), *c = taken(half * 4, 12),
-              *s = taken(half * 4, 4);
-        for (int64_t e = 0; e < n; e++)
+              *s = taken(half * 4, 4), *each_c = taken(n * 4, 8), *each_s = taken(n * 4, 12);
+        for (int64_t e = 0; e < n; e++) {
             x[e] = (float)uniform(-2, 2);
-        for (int64_t e = 0; e < half; e++)
-            c[e] = (float)cos((double)e), s[e] = (float)sin((double)e);
+            c[e / 2] = each_c[e] = (float)cos((double)(e / 2));
+            s[e / 2] = (float)sin((double)(e / 2));
+            each_s[e] = e % 2 ? s[e / 2] : -s[e / 2];
+        }
         for (int pairs = 0; pairs < 4; pairs++) { /* half, interleaved; then both in place */
             int64_t far = pairs % 2 ? 1 : half, step = pairs % 2 ? 2 : 1;
             memcpy(y, x, (size_t)n * 4);
-            (pairs % 2 ? t->rope_interleaved : t->rope_half)(y, pairs < 2 ? x : y, c, s, half);
+            if (pairs % 2)
+                t->rope_interleaved(y, pairs < 2 ? x : y, each_c, each_s, n);
+            else
+                t->rope_half(y, pairs < 2 ? x : y, c, s, half);
             for (int64_t e = 0; e < half; e++) {
                 double a = x[e * step], b = x[e * step + far];
                 double size = 2 * UNIT * (fabs(a) + fabs(b)) + 1e-37;
@@ -206,7 +212,8 @@ static void test_rope(const struct at_simd *t)
                 compare(&w, y[e * step + far], b * c[e] + a * s[e], size, n, e + half);
             }
         }
-        clean &= released(x, 4) & released(y, 8) & released(c, 12) & released(s, 4);
+        clean &= released(x, 4) & released(y, 8) & released(c, 12) & released(s, 4) &
+                 released(each_c, 8) & released(each_s, 12);
     }
     is_close(&w, "%s: rope, both pairings", t->name);
     ok(clean, "%s: nothing written around", t->name);
