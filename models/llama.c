@@ -94,7 +94,8 @@ static int bind_all(attend_llama *m)
         n += bind_maps(m, bind + n, name + n);
         m->used = 1;
         memcpy(bind + n, others, sizeof others);
-        status = attend_bind(m->exec, bind, n + (int)(sizeof others / sizeof *others));
+        n += (int)(sizeof others / sizeof *others);
+        status = attend_bind(m->exec, bind, m->maps ? n - 1 : n); /* maps come without logits */
     }
     free(bind);
     free(name);
@@ -312,7 +313,7 @@ static int feed_batch(attend_llama *m, const int32_t *tokens, int64_t n, int64_t
          .data = outputs ? logits : NULL,
          .bytes = outputs * m->n.vocabulary * (int64_t)sizeof *logits},
     };
-    int status = attend_bind(m->exec, bind, 3);
+    int status = attend_bind(m->exec, bind, m->maps ? 2 : 3);
     if (status == 0)
         status = attend_run(m->exec);
     if (status == 0)

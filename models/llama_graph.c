@@ -348,6 +348,8 @@ void at_llama_build_graph(struct llama_build *b)
                               n->eps);
     if (find(b, "output.weight", &t) > 0)
         out = weight(b, "output.weight", ATTEND_SHAPE(n->vocabulary, n->width));
-    attend_graph_output(g, "logits", attend_graph_matmul_nt(g, x, out));
+    x = attend_graph_matmul_nt(g, x, out);
+    if (!b->kept) /* maps need nothing behind the last of them: it dies, its weights with it */
+        attend_graph_output(g, "logits", x);
     refuse_others(b);
 }
