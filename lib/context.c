@@ -185,7 +185,8 @@ static bool mentions(const char *detail, const char *part)
     return false;
 }
 
-/* A device by its name, by that up to ':', or by that and part of what it is. */
+/* A device by its name, by that up to ':', or by that and part of what it is; an absent backend
+ * also by the name of any device of it. */
 static bool means(const struct at_device *d, const char *name)
 {
     const char *colon = strchr(name, ':');
@@ -194,13 +195,28 @@ static bool means(const struct at_device *d, const char *name)
         return true;
     if (strncmp(d->name, name, n) || (d->name[n] != ':' && d->name[n]))
         return false;
-    return !colon || (d->memory && colon[1] && mentions(d->detail, colon + 1));
+    if (!colon || (!d->present && !d->name[n]))
+        return true;
+    const bool number = !colon[1 + strspn(colon + 1, "0123456789")]; /* of a device: no part */
+    return d->memory && !number && mentions(d->detail, colon + 1);
 }
 
 static const struct at_device *refuse_absent(const struct at_device *d, const char *name,
                                              struct at_err *e)
 {
     at_fail(e, ATTEND_EUNSUPPORTED, "device '%s' cannot be used here: %s", name, d->detail);
+    return NULL;
+}
+
+static const struct at_device *refuse_unknown(const attend_ctx *ctx, const char *name,
+                                              struct at_err *e)
+{
+    char list[200] = "";
+    for (int i = 0, n = 0; i < ctx->ndevice && n >= 0 && n < (int)sizeof list; i++)
+        if (ctx->device[i].present)
+            n += snprintf(list + n, sizeof list - (size_t)n, "%s%s", n ? ", " : "",
+                          ctx->device[i].name);
+    at_fail(e, ATTEND_EINVAL, "there is no device '%s'; here are %s", name, list);
     return NULL;
 }
 
@@ -229,6 +245,5 @@ const struct at_device *at_device_find(attend_ctx *ctx, const char *name, struct
         return found;
     if (absent)
         return refuse_absent(absent, name, e);
-    at_fail(e, ATTEND_EINVAL, "there is no device '%s'", name);
-    return NULL;
+    return refuse_unknown(ctx, name, e);
 }

@@ -330,7 +330,8 @@ static void test_program(void)
     program_run("embed -m . none");
     program_said(1, "attend embed: none: it cannot be opened");
     program_run("embed -m x text");
-    program_said(1, "attend embed: cannot open \"x/config.json\": No such file or directory");
+    program_said(1, "attend embed: x: there is no such folder; a sentence model is a folder with "
+                    "config.json, model.safetensors and vocab.txt");
 }
 
 int main(void)

@@ -278,7 +278,13 @@ static void test_bad_models(void)
             "26304 lies outside of the file, which has 26576 bytes of tensors");
     refused(1, "generate -m file -p hello",
             "attend generate: file: this is no GGUF file: it does not start with \"GGUF\"");
-    refused(1, HELLO "--device none", "attend generate: there is no device 'none'");
+    is_int(program_run(HELLO "--device none"), 1, "a device that is not here");
+    ok(strstr(program_err, "attend generate: there is no device 'none'; here are ref, "),
+       "the devices that are here are named");
+    is_int(program_run("check --device none"), 1, "so for attend check,");
+    ok(strstr(program_err, "attend check: there is no device 'none'; here are ref, ") &&
+           !*program_out,
+       "once");
 }
 
 static void test_prompts(void)
@@ -294,7 +300,8 @@ static void test_prompts(void)
     refused(1, HELLO "--ctx 8 -n 7",
             "attend generate: --ctx is 8, and prompt and -n need 9 tokens");
     refused(1, HELLO "-n 2147483647",
-            "attend generate: a context of 2147483649 tokens, but the model was made for 1 to 256");
+            "attend generate: prompt and -n need a context of 2147483649 tokens, but the model was "
+            "made for 1 to 256");
     refused(1, HELLO "--ctx 1000",
             "attend generate: a context of 1000 tokens, but the model was made for 1 to 256");
 }

@@ -107,6 +107,10 @@ static int open_model(struct embed *e)
     if (!cmd_has(e->l, "--quiet") && at_os_is_terminal(2))
         opts.progress = show_progress;
     int status = cmd_context(e->l, &e->ctx);
+    if (status == CMD_DONE && !at_os_is_folder(e->dir))
+        return cmd_fail(e->l, e->dir,
+                        "there is no such folder; a sentence model is a folder with "
+                        "config.json, model.safetensors and vocab.txt");
     if (status == CMD_DONE &&
         attend_bert_open(e->ctx, e->dir, &opts, &e->model, err, sizeof err) < 0)
         status = cmd_fail(e->l, NULL, "%s", err);

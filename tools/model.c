@@ -76,6 +76,8 @@ int model_make(struct model *m, const char *what, int64_t need, int64_t batch)
     int made = attend_llama_new(m->ctx, m->gguf, &opts, &m->llama, err, sizeof err);
     bool file =
         made == ATTEND_EFORMAT || made == ATTEND_EUNSUPPORTED; /* else: what was asked for */
+    if (made < 0 && !cmd_has(m->l, "--ctx") && made == ATTEND_ELIMIT)
+        return cmd_fail(m->l, NULL, "%s need %s", what, err);
     return made < 0 ? cmd_fail(m->l, file ? m->file : NULL, "%s", err) : CMD_DONE;
 }
 
