@@ -74,6 +74,7 @@ static int probe(attend_ctx *ctx)
 static const struct at_row *const rows[] = {&at_cpu_attention,
                                             &at_cpu_weights,
                                             &at_cpu_matmul_int8,
+                                            &at_cpu_matmul_blas,
                                             &at_cpu_matmul,
                                             &at_cpu_add,
                                             &at_cpu_mul,

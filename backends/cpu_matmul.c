@@ -3,8 +3,7 @@
  * the block functions' (simd.h). */
 #include "cpu.h"
 
-/* Is it the transpose of rows, in the last two axes? */
-static bool is_turned(const attend_graph *g, int t)
+bool at_cpu_is_turned(const attend_graph *g, int t)
 {
     const struct at_tensor *a = &g->tensor[t];
     return !at_graph_has_rows(g, t) && a->rank >= 2 && a->unit == a->rank - 2;
@@ -15,7 +14,7 @@ static bool accepts_matmul(const attend_plan *plan, const struct at_step *s, str
 {
     bool rows = at_cpu_has_rows(plan, s->out[0]);
     for (int k = 0; k < 2; k++)
-        rows = rows && (at_cpu_has_rows(plan, s->in[k]) || is_turned(plan->graph, s->in[k]));
+        rows = rows && (at_cpu_has_rows(plan, s->in[k]) || at_cpu_is_turned(plan->graph, s->in[k]));
     return at_need(why, rows, "rows are not contiguous");
 }
 
@@ -62,9 +61,9 @@ static int prepare_matmul(attend_plan *plan, struct at_step *s, struct at_err *e
     struct at_range m = at_plan_range(plan, s->rows, s->in[0], a->rank - 2);
     struct at_matmul mm = {.k = at_plan_range(plan, s->rows, s->in[0], a->rank - 1).max,
                            .c_type = AT_ELEM_F32,
-                           .b_is_kn = s->p->matmul.b_rows == is_turned(g, s->in[1]),
+                           .b_is_kn = s->p->matmul.b_rows == at_cpu_is_turned(g, s->in[1]),
                            .one_form = plan->deterministic,
-                           .a_is_km = is_turned(g, s->in[0])};
+                           .a_is_km = at_cpu_is_turned(g, s->in[0])};
     for (int64_t rows = m.min; rows <= at_min(m.max, t->few_rows); rows++) {
         mm.m = rows;
         s->scratch = at_max(s->scratch, at_simd_matmul_floats(t, &mm) * (int64_t)sizeof(float));
@@ -83,8 +82,7 @@ struct product {
     int64_t first; /* the item that is the first of this run */
 };
 
-/* Element offset of batch entry n of v, right-aligned to c. */
-static int64_t batch_offset(const struct at_view *c, int64_t n, const struct at_view *v)
+int64_t at_cpu_batch_offset(const struct at_view *c, int64_t n, const struct at_view *v)
 {
     int64_t offset = 0;
     for (int d = c->rank - 3; d >= 0; d--) {
@@ -97,7 +95,7 @@ static int64_t batch_offset(const struct at_view *c, int64_t n, const struct at_
     return offset;
 }
 
-static int64_t batches(const struct at_view *c)
+int64_t at_cpu_batches(const struct at_view *c)
 {
     int64_t batch = 1;
     for (int d = 0; d < c->rank - 2; d++)
@@ -111,10 +109,10 @@ static void product_item(void *arg, int64_t item, int slot)
     struct at_matmul mm = p->mm;
     int64_t nn = (p->first + item) % p->nparts, rest = (p->first + item) / p->nparts;
     int64_t i = rest % p->mparts * p->mstep, n = nn * p->nstep, batch = rest / p->mparts;
-    mm.a = at_view_at(p->a, batch_offset(p->c, batch, p->a));
+    mm.a = at_view_at(p->a, at_cpu_batch_offset(p->c, batch, p->a));
     if (!mm.b_packed)
-        mm.b = at_view_at(p->b, batch_offset(p->c, batch, p->b));
-    mm.c = at_view_at(p->c, batch_offset(p->c, batch, p->c));
+        mm.b = at_view_at(p->b, at_cpu_batch_offset(p->c, batch, p->b));
+    mm.c = at_view_at(p->c, at_cpu_batch_offset(p->c, batch, p->c));
     p->t->matmul(&mm, i, at_min(mm.m, i + p->mstep), n, at_min(mm.n, n + p->nstep),
                  at_slot_scratch(p->x, slot));
 }
@@ -136,19 +134,19 @@ static void cut(struct product *p, bool few)
     p->nparts = at_ceil_div(p->mm.n, p->nstep);
 }
 
-static int run_matmul(struct attend_exec *x, const struct at_step *s)
+int at_cpu_product(struct attend_exec *x, const struct at_step *s)
 {
     struct product p = {.x = x,
                         .t = at_cpu_kernels(s),
                         .a = at_arg(x, s, 0),
                         .b = at_arg(x, s, 1),
                         .c = at_result(x, s)};
-    p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows, is_turned(x->plan->graph, s->in[1]),
+    p.mm = describe(p.a, p.b, p.c, s->p->matmul.b_rows, at_cpu_is_turned(x->plan->graph, s->in[1]),
                     x->plan->deterministic);
-    p.mm.a_is_km = is_turned(x->plan->graph, s->in[0]);
+    p.mm.a_is_km = at_cpu_is_turned(x->plan->graph, s->in[0]);
     if (p.mm.a_is_km)
         p.mm.a_stride = p.a->stride[p.a->rank - 1];
-    int64_t batch = batches(p.c);
+    int64_t batch = at_cpu_batches(p.c);
     if (!batch || !p.mm.m || !p.mm.n)
         return 0;
     cut(&p, p.mm.m <= p.t->few_rows);
@@ -212,7 +210,7 @@ static int run_entry(struct product *p, int64_t batch)
     double elements = (double)mm->m * (double)mm->k;
     bool acts = at_simd_wants_acts(p->t, mm);
     int status = 0;
-    mm->a = at_view_at(p->a, batch_offset(p->c, batch, p->a));
+    mm->a = at_view_at(p->a, at_cpu_batch_offset(p->c, batch, p->a));
     p->first = batch * p->mparts * p->nparts;
     if (acts)
         status = at_cpu_items(p->x, at_ceil_div(mm->m, ACTS), 8 * elements, acts_item, p);
@@ -234,7 +232,7 @@ static int run_packed(struct attend_exec *x, const struct at_step *s)
     p.mm.b_packed = 1;
     p.mm.int8 = w->int8;
     p.mm.x = at_slot_scratch(x, 0);
-    int64_t batch = batches(p.c);
+    int64_t batch = at_cpu_batches(p.c);
     if (!batch || !p.mm.m || !p.mm.n)
         return 0;
     cut(&p, at_simd_wants_acts(p.t, &p.mm) && p.mm.m <= p.t->packed_rows);
@@ -251,7 +249,7 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 
 static int run(struct attend_exec *x, const struct at_step *s)
 {
-    return s->packed ? run_packed(x, s) : run_matmul(x, s);
+    return s->packed ? run_packed(x, s) : at_cpu_product(x, s);
 }
 
 const struct at_row at_cpu_matmul = {"gemm", AT_MATMUL, accepts_matmul, prepare, NULL, run};

@@ -11,6 +11,7 @@
     X(BACKEND, "the only backend to probe, such as ref, simd, opencl")                             \
     X(LIBOPENCL, "the OpenCL library to load, instead of the usual ones")                          \
     X(LIBCLBLAST, "the CLBlast library to load, for CPUs of OpenCL too; none: it is not used")     \
+    X(LIBCBLAS, "the CBLAS library for large products on the CPU; 1: a usual one; unset: none")    \
     X(OPENCL_SHAPE, "the only attention kernel of devices: decode, cpu, gpu_local, ...")           \
     X(KERNEL_EDIT, "tests: \"this=>that\" is done to the text of kernels before it is compiled")   \
     X(OPENCL_MEMORY, "copy: CPUs of OpenCL do not work in the host's memory either")               \
