@@ -132,6 +132,7 @@ const struct at_row *const at_gpu_rows[] = {&at_gpu_decode_mma,
                                             &at_gpu_append,
                                             &at_gpu_concat,
                                             &at_gpu_merge,
+                                            &at_gpu_mask,
 #ifndef AT_NO_TRAINING
                                             &at_gpu_back_cpu,
                                             &at_gpu_back_local,
@@ -149,5 +150,7 @@ const struct at_row *const at_gpu_rows[] = {&at_gpu_decode_mma,
                                             &at_gpu_softmax_grad,
                                             &at_gpu_norm_grad,
                                             &at_gpu_gather_grad,
+                                            &at_gpu_mask_grad,
+                                            &at_gpu_merge_grad,
 #endif
                                             NULL};

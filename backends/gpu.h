@@ -28,6 +28,7 @@ enum at_gpu_file {
     AT_GPU_ATTN_DECODE_CPU,
     AT_GPU_ATTN_UNFUSED,
     AT_GPU_ATTN_WEIGHTS,
+    AT_GPU_ATTN_MASK,
     AT_GPU_BACK,
     AT_GPU_ATTN_BACK,
     AT_GPU_ATTN_BACK_CPU,
@@ -98,6 +99,10 @@ char *at_gpu_program_text(const struct at_gpu_source *source);
 void at_gpu_extents(const struct at_view *v, at_i64 n[6]);
 void at_gpu_strides(const struct at_view *v, at_i64 to[6]);
 
+/* Pair number `which` of (O, LSE), its tensors or -1: into a and the buffers of l. */
+void at_gpu_merge_pair(struct at_k_merge *a, struct at_gpu_launch *l, const struct attend_exec *x,
+                       int which, int o, int lse);
+
 /* The buffer of tensor t of the plan, and where its view begins, in elements or blocks. */
 void *at_gpu_buffer(const struct attend_exec *x, int t, int64_t *at);
 /* Launches for a step on the exec's stream. */
@@ -110,7 +115,7 @@ void *at_gpu_status(const struct attend_exec *x);
 
 /* Kernels for s, from the files and defines, and the row's own block of the plan: s->packed, its
  * first member. */
-#define AT_GPU_KERNELS 5
+#define AT_GPU_KERNELS 8
 struct at_gpu_kernels {
     void *kernel[AT_GPU_KERNELS];
 };
@@ -127,12 +132,13 @@ extern const struct at_row at_gpu_library, at_gpu_matvec_cpu, at_gpu_matmul_cpu,
 extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
     at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,
     at_gpu_erf, at_gpu_pow, at_gpu_cast, at_gpu_copy, at_gpu_softmax, at_gpu_rms_norm,
-    at_gpu_layer_norm, at_gpu_rope, at_gpu_gather, at_gpu_append, at_gpu_concat, at_gpu_merge;
+    at_gpu_layer_norm, at_gpu_rope, at_gpu_gather, at_gpu_append, at_gpu_concat, at_gpu_merge,
+    at_gpu_mask;
 
 extern const struct at_row at_gpu_back_cpu, at_gpu_back_local, at_gpu_delta, at_gpu_function_grad,
     at_gpu_clip, at_gpu_pad, at_gpu_sum, at_gpu_square_loss, at_gpu_square_loss_grad,
     at_gpu_cross_entropy, at_gpu_cross_entropy_grad, at_gpu_sgd, at_gpu_adamw, at_gpu_softmax_grad,
-    at_gpu_norm_grad, at_gpu_gather_grad;
+    at_gpu_norm_grad, at_gpu_gather_grad, at_gpu_mask_grad, at_gpu_merge_grad;
 
 /* All rows, best first, NULL at the end. */
 extern const struct at_row *const at_gpu_rows[];

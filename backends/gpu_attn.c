@@ -176,21 +176,7 @@ struct problem {
 static int prepare(attend_plan *plan, struct at_step *s, unsigned files, const char *defines,
                    const char *const *names, int n, struct at_err *e)
 {
-    const struct at_attention *p = &s->p->attention;
-    struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | files};
-    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
-    char *printed = at_gpu_problem_text(plan, s, NULL);
-    if (!printed)
-        return at_fail(e, ATTEND_ENOMEM, "no memory for the expressions of attention");
-    snprintf(source.defines, sizeof source.defines, "%s%s%s", defines,
-             p->score ? " -DAT_SCORE_EXPR" : "", p->mask ? " -DAT_MASK_EXPR" : "");
-    source.printed = printed;
-    int status = at_gpu_prepare(plan, s, &source, names, n, sizeof(struct at_gpu_kernels), e);
-    attend_free(printed);
-    s->state = at_round_up(sizeof(struct problem), AT_ALIGN) +
-               x.seqs * (int64_t)sizeof(struct at_seq) + at_gpu_table_bytes(&x);
-    s->work = at_gpu_table_bytes(&x);
-    return status;
+    return at_gpu_problem_prepare(plan, s, files, defines, names, n, sizeof(struct problem), e);
 }
 
 static int prepare_sliced(attend_plan *plan, struct at_step *s, unsigned files,

@@ -13,7 +13,10 @@
 _Static_assert(sizeof(struct at_k_back) + AT_GPU_BUFFERS * sizeof(void *) <= 1024,
                "OpenCL promises kernels this much for arguments");
 
-enum { ROWS, KEYS, BIAS, SUMS, CLEAR };
+#define MOST_ROWS 256         /* whose pairs are in memory at once, ... */
+#define MOST_PAIRS (64 << 20) /* ... in no more bytes than this where that is more than a row */
+
+enum { ROWS, KEYS, BIAS, SUMS, CLEAR, GATHER, STORE, PAIRS };
 enum { SLOPES, SINKS, VECTOR }; /* AT_BACK_... of back.cl: what is summed over rows */
 
 /* ---- what is taken ---- */
@@ -24,20 +27,41 @@ static bool f32_rows(const attend_plan *plan, int t)
            (plan->graph->tensor[t].type == ATTEND_F32 && at_graph_has_rows(plan->graph, t));
 }
 
+static bool wants(const struct at_step *s, int k)
+{
+    return k < s->nout && s->out[k] >= 0;
+}
+
+/* Is the gradient of any captured tensor wanted? */
+static bool gives(const struct at_step *s)
+{
+    return s->nout > AT_OUT_CAPTURE;
+}
+
+/* Elements of those. */
+static int64_t places_of(const attend_plan *plan, const struct at_step *s)
+{
+    int64_t sum = 0;
+    for (int k = AT_OUT_CAPTURE; k < s->nout; k++) {
+        int64_t n = s->out[k] >= 0;
+        for (int d = 0; n > 0 && d < plan->graph->tensor[s->out[k]].rank; d++)
+            n = at_mul_size(n, at_plan_range(plan, s->rows, s->out[k], d).max);
+        sum = n < 0 ? INT32_MAX : at_min(INT32_MAX, sum + n);
+    }
+    return sum;
+}
+
 static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_why *why)
 {
     struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
-    bool rows = f32_rows(plan, s->in[AT_IN_GRAD_O]), captures = false;
+    bool rows = f32_rows(plan, s->in[AT_IN_GRAD_O]);
     for (int k = AT_IN_Q; k <= AT_IN_V; k++)
         rows = rows && at_graph_has_rows(plan->graph, s->in[k]);
     for (int k = AT_OUT_Q; k <= AT_OUT_V && k < s->nout; k++)
         rows = rows && f32_rows(plan, s->out[k]);
-    for (int k = AT_OUT_CAPTURE; k < s->nout; k++)
-        captures = captures || s->out[k] >= 0;
     return at_need(why, rows, "a head's channels are not next to each other in memory") &&
-           at_need(
-               why, !captures,
-               "tensors that an expression indexes have gradients, at places that only it knows") &&
+           at_need(why, places_of(plan, s) < INT32_MAX,
+                   "tensors that an expression indexes have more elements than 31 bits count") &&
            at_need(why,
                    e.keys < INT32_MAX / 2 && e.rows < 65536 * TILE / at_max(1, e.ratio) &&
                        e.keys < (int64_t)65536 * TILE && e.groups * (e.dk + e.dv) < 65536,
@@ -50,34 +74,6 @@ static bool accepts_cpu(const attend_plan *plan, const struct at_step *s, struct
 }
 
 /* ---- plan ---- */
-
-/* The derivative of the score expression by the score: at_alloc'd, or NULL where there is none. */
-static int slope_of(attend_plan *plan, const struct at_step *s, struct at_expr **out,
-                    struct at_err *e)
-{
-    const struct at_expr *x = s->p->attention.score;
-    int score = -1;
-    *out = x ? at_alloc(plan->ctx, sizeof **out) : NULL;
-    if (!x)
-        return 0;
-    if (!*out)
-        return at_fail(e, ATTEND_ENOMEM, "no memory for the gradient of attention");
-    for (int k = 0; k < x->n; k++)
-        score = x->node[k].op == AT_X_SCORE ? k : score;
-    if (score >= 0)
-        return at_expr_derivative(x, score, *out) < 0
-                   ? at_fail(e, ATTEND_EUNSUPPORTED,
-                             "the gradient of a score expression is too large")
-                   : 0;
-    **out = *x; /* it does not look at the score */
-    at_expr_finish(*out, at_expr_float(*out, 0));
-    return 0;
-}
-
-static bool wants(const struct at_step *s, int k)
-{
-    return k < s->nout && s->out[k] >= 0;
-}
 
 /* What bind leaves for run, in the exec; the sequences follow it, as the host and the device have
  * them, and then what is captured. */
@@ -94,37 +90,45 @@ static int64_t row_floats(const struct at_step *s, const struct at_gpu_sizes *x)
     return wants(s, AT_OUT_ALIBI) + (wants(s, AT_OUT_ADDITIVE) ? x->dk : 0);
 }
 
-static int prepare(attend_plan *plan, struct at_step *s, unsigned files, const char *defines,
-                   const char *const *names, struct at_err *e)
+/* Bytes of what is summed in memory that steps share: over keys for each row, in `work`; and what
+ * pairs of a row of each group and its keys give to captured tensors, and their sums. */
+struct room {
+    int64_t rows, sums, pairs, most; /* most: rows of the pairs that are there at once */
+};
+
+static struct room room_of(const attend_plan *plan, const struct at_step *s)
 {
-    const struct at_attention *p = &s->p->attention;
-    struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | 1u << AT_GPU_BACK | files};
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
-    const struct at_tensor *q = &plan->graph->tensor[s->in[AT_IN_Q]];
-    int64_t rows = at_mul_size(x.rows, x.groups * x.ratio);
-    struct at_expr *slope = NULL;
-    int status = slope_of(plan, s, &slope, e);
-    char *printed = status == 0 ? at_gpu_problem_text(plan, s, slope) : NULL;
-    at_free(plan->ctx, slope);
-    if (status < 0)
-        return status;
-    if (!printed)
-        return at_fail(e, ATTEND_ENOMEM, "no memory for the expressions of attention");
-    snprintf(source.defines, sizeof source.defines, "%s%s%s%s", defines,
-             p->score ? " -DAT_SCORE_EXPR" : "", p->mask ? " -DAT_MASK_EXPR" : "",
-             s->in[AT_IN_ADDITIVE] >= 0 ? " -DAT_ADDITIVE" : "");
-    source.printed = printed;
-    status = at_gpu_prepare(plan, s, &source, names, 5, sizeof(struct at_gpu_kernels), e);
-    attend_free(printed);
-    s->state = at_round_up(sizeof(struct back), AT_ALIGN) +
-               x.seqs * (int64_t)sizeof(struct at_seq) + at_gpu_table_bytes(&x);
-    s->work = at_gpu_table_bytes(&x);
-    if (q->rank == 4)
-        rows = at_mul_size(rows, at_plan_range(plan, s->rows, s->in[AT_IN_Q], 0).max);
-    s->shared_work = at_mul_size(at_mul_size(rows, row_floats(s, &x)), sizeof(float));
-    if (status == 0 && s->shared_work < 0)
-        status = at_fail(e, ATTEND_ELIMIT, "attention_grad over %lld rows", (long long)x.rows);
-    return status;
+    int q = s->in[AT_IN_Q], loads = at_gpu_loads(s);
+    int64_t rows = at_mul_size(x.rows, x.groups * x.ratio), entries = 1;
+    struct room r = {.sums = 2 * places_of(plan, s) * (int64_t)sizeof(float)};
+    if (plan->graph->tensor[q].rank == 4)
+        entries = at_plan_range(plan, s->rows, q, 0).max;
+    r.rows = at_mul_size(at_mul_size(rows, entries), row_floats(s, &x) * (int64_t)sizeof(float));
+    r.rows = r.rows < 0 ? r.rows : at_round_up(r.rows, 8);
+    r.pairs = x.groups * at_max(1, x.keys) * loads * (int64_t)sizeof(struct at_k_give);
+    if (loads)
+        r.most = at_max(1, at_min(MOST_ROWS, MOST_PAIRS / r.pairs));
+    return r;
+}
+
+static int prepare(attend_plan *plan, struct at_step *s, unsigned files, const char *shape,
+                   const char *const names[2], struct at_err *e)
+{
+    const char *const all[] = {names[0],     names[1],      "back_bias",  "back_sums",
+                               "back_clear", "back_gather", "back_store", "back_pairs"};
+    struct room r = room_of(plan, s);
+    int loads = at_gpu_loads(s), n = gives(s) ? AT_LEN(all) - !loads : GATHER;
+    char defines[120], given[24] = "";
+    if (gives(s))
+        snprintf(given, sizeof given, " -DAT_GIVES=%d", loads);
+    snprintf(defines, sizeof defines, "%s%s%s", shape,
+             s->in[AT_IN_ADDITIVE] >= 0 ? " -DAT_ADDITIVE" : "", given);
+    s->shared_work = r.rows < 0 ? r.rows : r.rows + r.sums + r.most * r.pairs;
+    if (r.rows < 0)
+        return at_fail(e, ATTEND_ELIMIT, "attention_grad over too many rows");
+    return at_gpu_problem_prepare(plan, s, 1u << AT_GPU_BACK | files, defines, all, n,
+                                  sizeof(struct back), e);
 }
 
 static int slice_of(const struct at_gpu_sizes *x)
@@ -134,29 +138,27 @@ static int slice_of(const struct at_gpu_sizes *x)
 
 static int prepare_local(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
-    static const char *const names[] = {"back_rows", "back_keys", "back_bias", "back_sums",
-                                        "back_clear"};
+    static const char *const names[] = {"back_rows", "back_keys"};
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     char defines[48];
     snprintf(defines, sizeof defines, "-DAT_ITEMS=64 -DAT_DV=%d", slice_of(&x));
     return prepare(plan, s, 1u << AT_GPU_ATTN_BACK, defines, names, e);
 }
 
-/* Room for the channels of a head: kernels are made for few of these. */
-static int room_of(int64_t d)
+/* Channels that a kernel has room for: kernels are made for few of these. */
+static int channels_for(int64_t d)
 {
     return d <= 64 ? 64 : d <= 128 ? 128 : d <= 256 ? 256 : 576;
 }
 
 static int prepare_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
-    static const char *const names[] = {"back_rows_cpu", "back_keys_cpu", "back_bias", "back_sums",
-                                        "back_clear"};
+    static const char *const names[] = {"back_rows_cpu", "back_keys_cpu"};
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     char defines[80];
     snprintf(defines, sizeof defines,
              "-DAT_ITEMS=1 -DAT_LANES=%d -DAT_ROWS=%d -DAT_DK=%d -DAT_DV=%d",
-             at_gpu_of(s->device)->lanes, CPU_ROWS, room_of(x.dk), room_of(x.dv));
+             at_gpu_of(s->device)->lanes, CPU_ROWS, channels_for(x.dk), channels_for(x.dv));
     return prepare(plan, s, 1u << AT_GPU_TILE_CPU | 1u << AT_GPU_ATTN_BACK_CPU, defines, names, e);
 }
 
@@ -188,9 +190,18 @@ static bool has_gaps(const struct at_attn *a)
     return used < a->k.shape[2];
 }
 
+static int64_t count_of(const struct at_view *v)
+{
+    int64_t n = 1;
+    for (int d = 0; d < v->rank; d++)
+        n *= v->shape[d];
+    return n;
+}
+
 static int bind(struct attend_exec *x, const struct at_step *s)
 {
     struct at_gpu_sizes e = at_gpu_sizes_of(x->plan, s);
+    struct room room = room_of(x->plan, s);
     struct back *b = at_step_state(x, s);
     struct at_attn *a = &b->g.a;
     struct at_seq *seq = (struct at_seq *)((char *)b + at_round_up(sizeof *b, AT_ALIGN));
@@ -208,6 +219,10 @@ static int bind(struct attend_exec *x, const struct at_step *s)
     b->args.vectors = wants(s, AT_OUT_ADDITIVE) ? wants(s, AT_OUT_ALIBI) * b->args.batches * a->nh *
                                                       b->args.rows * (int64_t)sizeof(float)
                                                 : -1;
+    b->args.sums = room.rows;
+    b->args.a.partials = room.rows + room.sums;
+    for (int c = 0; c < AT_MAX_CAPTURES; c++)
+        b->args.places += b->g.dcapture[c].data ? count_of(&b->g.dcapture[c]) : 0;
     b->gaps = has_gaps(a);
     b->most_rows = b->most_keys = 0;
     for (int64_t n = 0; n < a->nseq; n++) {
@@ -270,6 +285,49 @@ static int sum_rows(struct attend_exec *x, const struct at_step *s, int op, int 
     return v->data ? launch(x, s, SUMS, op, k, -1, v, NULL, groups) : 0;
 }
 
+/* What pairs of rows [r0, r0 + rows) of sequence n give to captured tensors, and then its sums. */
+static int some_pairs(struct attend_exec *x, const struct at_step *s, int n, int64_t r0,
+                      int64_t rows)
+{
+    struct back *b = at_step_state(x, s);
+    struct at_k_attn *a = &b->args.a;
+    const struct at_view none = {.data = NULL};
+    int sequences = a->nseq;
+    int64_t keys = b->g.a.seq[n].nk;
+    a->nseq = n; /* whose pairs these are */
+    a->first = (at_i32)r0;
+    a->rows = (at_i32)rows;
+    a->chunk = keys;
+    int status = launch(x, s, PAIRS, 0, -1, -1, &none, NULL,
+                        (const int64_t[]){at_ceil_div(keys, items_of(s)), rows, a->ng});
+    if (status == 0)
+        status = launch(x, s, GATHER, 0, -1, -1, &none, NULL, (const int64_t[]){1, 1, 1});
+    a->nseq = sequences;
+    return status;
+}
+
+/* Gradients of captured tensors, whose places only the expression knows. */
+static int run_captures(struct attend_exec *x, const struct at_step *s)
+{
+    const struct back *b = at_step_state(x, s);
+    const struct at_attn *a = &b->g.a;
+    const struct at_view none = {.data = NULL};
+    int64_t most = room_of(x->plan, s).most, ratio = a->nh / a->ng;
+    int status = 0;
+    if (gives(s))
+        status = launch(x, s, GATHER, 1, -1, -1, &none, NULL, (const int64_t[]){1, 1, 1});
+    for (int n = 0; most && n < a->nseq; n++)
+        for (int64_t r = 0, end = a->seq[n].nq * ratio; r < end && status == 0; r += most)
+            status = some_pairs(x, s, n, r, at_min(most, end - r));
+    for (int c = 0; c < AT_MAX_CAPTURES && status == 0; c++) {
+        const struct at_view *v = &b->g.dcapture[c];
+        if (v->data)
+            status = launch(x, s, STORE, c, AT_OUT_CAPTURE + c, -1, v, NULL,
+                            (const int64_t[]){at_ceil_div(count_of(v), items_of(s)), 1, 1});
+    }
+    return status;
+}
+
 /* What is not dQ, dK or dV. */
 static int run_rest(struct attend_exec *x, const struct at_step *s)
 {
@@ -282,7 +340,9 @@ static int run_rest(struct attend_exec *x, const struct at_step *s)
         status = sum_rows(x, s, SLOPES, AT_OUT_ALIBI, &g->dalibi);
     if (status == 0)
         status = sum_rows(x, s, SINKS, AT_OUT_SINKS, &g->dsinks);
-    return status < 0 ? status : sum_rows(x, s, VECTOR, AT_OUT_ADDITIVE, &g->dadditive);
+    if (status == 0)
+        status = sum_rows(x, s, VECTOR, AT_OUT_ADDITIVE, &g->dadditive);
+    return status < 0 ? status : run_captures(x, s);
 }
 
 static int run_both(struct attend_exec *x, const struct at_step *s, const int64_t rows[3],

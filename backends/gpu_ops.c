@@ -415,19 +415,21 @@ static bool accepts_merge(const attend_plan *plan, const struct at_step *s, stru
     return true;
 }
 
-static void merge_views(struct at_k_merge *a, struct at_gpu_launch *l, const struct attend_exec *x,
-                        int which, int o, int lse)
+void at_gpu_merge_pair(struct at_k_merge *a, struct at_gpu_launch *l, const struct attend_exec *x,
+                       int which, int o, int lse)
 {
-    struct at_view wide = x->view[o], row = {0};
-    at_gpu_strides(&wide, a->o[which]);
-    l->buffer[which ? 2 * which : 0] = at_gpu_buffer(x, o, &a->o_at[which]);
+    struct at_view row;
+    if (o >= 0) {
+        at_gpu_strides(&x->view[o], a->o[which]);
+        l->buffer[2 * which] = at_gpu_buffer(x, o, &a->o_at[which]);
+    }
     if (lse < 0)
         return;
     row = x->view[lse];
     row.shape[row.rank] = 1; /* an axis of one for the channels */
     row.stride[row.rank++] = 0;
     at_gpu_strides(&row, a->lse[which]);
-    l->buffer[which ? 2 * which + 1 : 1] = at_gpu_buffer(x, lse, &a->lse_at[which]);
+    l->buffer[2 * which + 1] = at_gpu_buffer(x, lse, &a->lse_at[which]);
 }
 
 static int run_merge(struct attend_exec *x, const struct at_step *s)
@@ -435,9 +437,9 @@ static int run_merge(struct attend_exec *x, const struct at_step *s)
     struct at_k_merge a = {.has_lse = at_out(x, s, 1) != NULL};
     struct at_gpu_launch l = launch_of(s, &a, sizeof a, 6);
     at_gpu_extents(at_result(x, s), a.n);
-    merge_views(&a, &l, x, 0, s->out[0], s->nout > 1 ? s->out[1] : -1);
-    merge_views(&a, &l, x, 1, s->in[0], s->in[1]);
-    merge_views(&a, &l, x, 2, s->in[2], s->in[3]);
+    at_gpu_merge_pair(&a, &l, x, 0, s->out[0], s->nout > 1 ? s->out[1] : -1);
+    at_gpu_merge_pair(&a, &l, x, 1, s->in[0], s->in[1]);
+    at_gpu_merge_pair(&a, &l, x, 2, s->in[2], s->in[3]);
     l.groups[0] = row_count(a.n);
     return at_gpu_run(x, s, &l);
 }

@@ -1,12 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /* One attention problem as kernels get it, forward or backward: what portable/score.cl takes. */
+#include <stdio.h>
+
 #include "gpu_problem.h"
 
 _Static_assert(AT_MAX_CAPTURES == 9, "AT_ATTN_INPUTS has a buffer for each captured tensor");
 
+static struct at_gpu_sizes sizes_of_mask(const attend_plan *plan, const struct at_step *s)
+{
+    int q = s->in[AT_IN_Q];
+    return (struct at_gpu_sizes){.seqs = at_attn_max_seqs(plan, s),
+                                 .rows = at_plan_range(plan, s->rows, q, 2).max,
+                                 .keys = at_plan_range(plan, s->rows, q, 3).max,
+                                 .groups = plan->graph->tensor[q].shape[1],
+                                 .ratio = 1};
+}
+
 struct at_gpu_sizes at_gpu_sizes_of(const attend_plan *plan, const struct at_step *s)
 {
     const attend_graph *g = plan->graph;
+    if (s->op == AT_MASK || s->op == AT_MASK_GRAD)
+        return sizes_of_mask(plan, s);
     const struct at_tensor *q = &g->tensor[s->in[AT_IN_Q]], *k = &g->tensor[s->in[AT_IN_K]];
     struct at_gpu_sizes e = {
         .seqs = at_attn_max_seqs(plan, s),
@@ -14,83 +28,39 @@ struct at_gpu_sizes at_gpu_sizes_of(const attend_plan *plan, const struct at_ste
         .keys = at_plan_range(plan, s->rows, s->in[AT_IN_K], k->rank == 3 ? 0 : 2).max,
         .groups = k->shape[1],
         .ratio = q->shape[1] / k->shape[1],
-        .dk = q->shape[q->rank - 1],
-        .dv = g->tensor[s->in[AT_IN_V]].shape[k->rank - 1]};
+        .dk = q->shape[q->rank - 1]};
+    if (s->in[AT_IN_V] >= 0) /* of weights there are no values */
+        e.dv = g->tensor[s->in[AT_IN_V]].shape[k->rank - 1];
     if (s->in[AT_IN_TABLE] >= 0)
         e.keys = at_mul_size(e.keys, at_plan_range(plan, s->rows, s->in[AT_IN_TABLE], 1).max);
     return e;
 }
 
-/* ---- text ---- */
-
-static void print_function(struct at_str *s, const struct at_expr *x, const char *head,
-                           enum at_expr_dialect dialect, const struct at_expr_box *box)
-{
-    if (!x)
-        return;
-    at_str_add(s,
-               "AT_FN %s(const struct at_in *x, float score, int b, int h, int i, int j, int sq, "
-               "int skv)\n{\n",
-               head);
-    at_expr_print(x, dialect, box, s);
-    at_str_add(s, "}\n");
-}
-
-/* at_load_NAME(...) for each captured tensor. */
-static void print_captures(struct at_str *s, const struct at_expr *score,
-                           const struct at_expr *mask)
-{
-    for (int k = 0; k < AT_EXPR_CAPTURES; k++) {
-        const struct at_expr *x = score && k < score->ncapture ? score : mask;
-        if (!x || k >= x->ncapture)
-            continue;
-        const struct at_expr_capture *c = &x->capture[k];
-        bool is_float = c->type == ATTEND_F32 || c->type == ATTEND_F16 || c->type == ATTEND_BF16;
-        at_str_add(s, "#define at_load_%s(", c->name);
-        for (int d = 0; d < c->rank; d++)
-            at_str_add(s, "%sa%d", d ? ", " : "", d);
-        at_str_add(s, ") at_capture_%s(x, %d", is_float ? "float" : "int", k);
-        for (int d = 0; d < 4; d++)
-            if (d < c->rank)
-                at_str_add(s, ", a%d", d);
-            else
-                at_str_add(s, ", 0");
-        at_str_add(s, ")\n");
-    }
-}
-
-char *at_gpu_problem_text(const attend_plan *plan, const struct at_step *s,
-                          const struct at_expr *slope)
-{
-    const struct at_attention *p = &s->p->attention;
-    enum at_expr_dialect dialect = at_gpu_of(s->device)->dialect;
-    struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
-    const struct at_expr_box box = {
-        .b = {0, e.seqs            },
-        .h = {0, e.groups * e.ratio},
-        .i = {0, e.rows            },
-        .j = {0, e.keys            },
-        .sq = {0, e.rows            },
-        .skv = {0, e.keys            }
-    };
-    struct at_str text = {0};
-    at_str_add(&text, "\n");
-    if (p->score || p->mask)
-        at_expr_print_prelude(dialect, &text);
-    print_captures(&text, p->score, p->mask);
-    print_function(&text, p->score, "float at_score_expr", dialect, &box);
-    print_function(&text, slope, "float at_slope_expr", dialect, &box);
-    print_function(&text, p->mask, "int at_mask_expr", dialect, &box);
-    if (!text.failed)
-        return text.text;
-    attend_free(text.text);
-    return NULL;
-}
-
-int64_t at_gpu_table_bytes(const struct at_gpu_sizes *e)
+static int64_t table_bytes(const struct at_gpu_sizes *e)
 {
     return e->seqs * (int64_t)sizeof(struct at_k_seq) +
            AT_MAX_CAPTURES * (int64_t)sizeof(struct at_k_capture);
+}
+
+int at_gpu_problem_prepare(attend_plan *plan, struct at_step *s, unsigned files,
+                           const char *defines, const char *const *names, int n, int64_t state,
+                           struct at_err *e)
+{
+    const struct at_attention *p = &s->p->attention;
+    struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | files};
+    struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
+    char *printed;
+    int status = at_gpu_problem_text(plan, s, &printed, e);
+    if (status < 0)
+        return status;
+    snprintf(source.defines, sizeof source.defines, "%s%s%s", defines,
+             p->score ? " -DAT_SCORE_EXPR" : "", p->mask ? " -DAT_MASK_EXPR" : "");
+    source.printed = printed;
+    status = at_gpu_prepare(plan, s, &source, names, n, sizeof(struct at_gpu_kernels), e);
+    attend_free(printed);
+    s->work = table_bytes(&x);
+    s->state = at_round_up(state, AT_ALIGN) + x.seqs * (int64_t)sizeof(struct at_seq) + s->work;
+    return status;
 }
 
 /* ---- arguments ---- */
@@ -179,10 +149,12 @@ static void fill_numbers(struct at_k_attn *k, const struct at_attn *a)
 static void fill_captures(struct at_k_capture *to, const struct attend_exec *x,
                           const struct at_step *s)
 {
+    int64_t places = 0;
     for (int c = 0; c < AT_MAX_CAPTURES; c++) {
         const struct at_view *v = at_in(x, s, AT_IN_CAPTURE + c);
         to[c] = (struct at_k_capture){
-            .shape = {1, 1, 1, 1}
+            .shape = {1, 1, 1, 1},
+              .place = places
         };
         if (!v)
             continue;
@@ -193,6 +165,8 @@ static void fill_captures(struct at_k_capture *to, const struct attend_exec *x,
             to[c].shape[d] = v->shape[d];
             to[c].stride[d] = v->stride[d];
         }
+        if (at_gpu_gives(s, c))
+            places += to[c].shape[0] * to[c].shape[1] * to[c].shape[2] * to[c].shape[3];
     }
 }
 
@@ -217,7 +191,7 @@ int at_gpu_problem_table(struct attend_exec *x, const struct at_step *s, const s
     k->captures = k->seqs + e->seqs * (int64_t)sizeof *table;
     x->transfer->flying = true;
     return s->device->memory->upload(s->device, x->transfer->stream, x->transfer->work, k->seqs,
-                                     table, at_gpu_table_bytes(e), &x->err);
+                                     table, table_bytes(e), &x->err);
 }
 
 static void *buffer(const struct attend_exec *x, int t)

@@ -410,6 +410,29 @@ static int run_gather(struct attend_exec *x, const struct at_step *s)
     return at_gpu_run(x, s, &l);
 }
 
+/* ---- merge ---- */
+
+/* What goes to one pair, and then to the other. */
+static int run_merge(struct attend_exec *x, const struct at_step *s)
+{
+    int status = 0;
+    for (int k = 0; k < 4 && status == 0; k += 2) {
+        struct at_k_merge a = {.has_o = at_out(x, s, k) != NULL,
+                               .has_lse = at_out(x, s, k + 1) != NULL,
+                               .has_dlse = at_in(x, s, 7) != NULL};
+        struct at_gpu_launch l = launch(s, 0, &a, sizeof a, 8);
+        at_gpu_extents(at_arg(x, s, 4), a.n);
+        at_gpu_merge_pair(&a, &l, x, 0, a.has_o ? s->out[k] : -1, a.has_lse ? s->out[k + 1] : -1);
+        at_gpu_merge_pair(&a, &l, x, 1, s->in[k], s->in[k + 1]);
+        at_gpu_merge_pair(&a, &l, x, 2, s->in[4], s->in[5]);
+        at_gpu_merge_pair(&a, &l, x, 3, s->in[6], a.has_dlse ? s->in[7] : -1);
+        l.groups[0] = rows_of(a.n);
+        if (a.has_o || a.has_lse)
+            status = at_gpu_run(x, s, &l);
+    }
+    return status;
+}
+
 /* ---- sums ---- */
 
 static bool keeps_last(const int64_t *from, int rank, const int64_t *to, int to_rank)
@@ -475,4 +498,5 @@ ROW(at_gpu_square_loss, AT_SQUARE_LOSS, "row_loss", accepts, prepare_loss, run_s
 ROW(at_gpu_cross_entropy_grad, AT_CROSS_ENTROPY_GRAD, "cross_entropy_grad", accepts_rows,
     prepare_cross_entropy_grad, run_cross_entropy_grad);
 ROW(at_gpu_gather_grad, AT_GATHER_GRAD, "gather_grad", accepts, prepare_named, run_gather);
+ROW(at_gpu_merge_grad, AT_MERGE_GRAD, "merge_grad", accepts, prepare_named, run_merge);
 ROW(at_gpu_sum, AT_SUM, "sum", accepts, prepare_sum, run_sum);

@@ -69,27 +69,15 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
                                         [ATTEND_WEIGHTS_COLUMNS] = "weights_columns",
                                         [ATTEND_WEIGHTS_TOPK] = "weights_top",
                                         [ATTEND_WEIGHTS_POOL] = "weights_pool"};
-    const struct at_attention *p = &s->p->attention;
-    const char *const names[] = {modes[p->weights.mode], "unfused_scores", "weights_ends",
-                                 "weights_clear"};
-    struct at_gpu_source source = {.files = 1u << AT_GPU_SCORE | 1u << AT_GPU_ATTN_UNFUSED |
-                                            1u << AT_GPU_ATTN_WEIGHTS};
+    const char *const names[] = {modes[s->p->attention.weights.mode], "unfused_scores",
+                                 "weights_ends", "weights_clear"};
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     struct room room = room_of(s, &x);
-    char *printed = at_gpu_problem_text(plan, s, NULL);
-    if (!printed)
-        return at_fail(e, ATTEND_ENOMEM, "no memory for the expressions of attention");
-    snprintf(source.defines, sizeof source.defines, "-DAT_ITEMS=%d%s%s",
-             at_gpu_of(s->device)->cpu ? 1 : 64, p->score ? " -DAT_SCORE_EXPR" : "",
-             p->mask ? " -DAT_MASK_EXPR" : "");
-    source.printed = printed;
-    int status = at_gpu_prepare(plan, s, &source, names, 4, sizeof(struct at_gpu_kernels), e);
-    attend_free(printed);
-    s->state = at_round_up(sizeof(struct state), AT_ALIGN) +
-               x.seqs * (int64_t)sizeof(struct at_seq) + at_gpu_table_bytes(&x);
-    s->work = at_gpu_table_bytes(&x);
+    char defines[24];
+    snprintf(defines, sizeof defines, "-DAT_ITEMS=%d", at_gpu_of(s->device)->cpu ? 1 : 64);
     s->shared_work = room.rows * (room.scores + room.words + room.ends);
-    return status;
+    return at_gpu_problem_prepare(plan, s, 1u << AT_GPU_ATTN_UNFUSED | 1u << AT_GPU_ATTN_WEIGHTS,
+                                  defines, names, 4, sizeof(struct state), e);
 }
 
 static int bind(struct attend_exec *x, const struct at_step *s)

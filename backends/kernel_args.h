@@ -33,7 +33,14 @@ struct at_k_seq {
 /* A tensor that expressions index. */
 struct at_k_capture {
     at_i64 at, shape[4], stride[4];
+    at_i64 place; /* of its first element among the sums of gradients */
     at_i32 type, rank;
+};
+
+/* What a pair of a row and a key gives to an element that its score loaded; place -1: nothing. */
+struct at_k_give {
+    at_i32 place;
+    at_f32 value;
 };
 
 struct at_k_attn {
@@ -80,6 +87,7 @@ struct at_k_back {
     at_i64 bias[4];         /* extents of its gradient, which is out[0] */
     at_i64 batches, rows;   /* of the tensor of queries */
     at_i64 slopes, vectors; /* bytes into work, of sums over keys for each row; -1: not wanted */
+    at_i64 sums, places;    /* of captured tensors: bytes into work, and how many sums there are */
     at_i32 op, pad;
 };
 
@@ -158,12 +166,15 @@ struct at_k_update {
     at_f32 momentum, decay, beta1, beta2, rest1, rest2, log1, log2, eps; /* rest: 1 - beta */
 };
 
+/* (O, LSE) pairs: of merge out, first, second; of its gradient, for each of the two, the gradient's,
+ * its own, what they were merged to, and the gradient of that. */
 struct at_k_merge {
-    at_i64 n[6];    /* n[5] is the row */
-    at_i64 o[3][6]; /* out, first, second */
-    at_i64 lse[3][6];
-    at_i64 o_at[3], lse_at[3];
-    at_i32 has_lse, pad;
+    at_i64 n[6]; /* n[5] is the row */
+    at_i64 o[4][6];
+    at_i64 lse[4][6];
+    at_i64 o_at[4], lse_at[4];
+    at_i32 has_o, has_lse; /* results */
+    at_i32 has_dlse, pad;
 };
 
 #endif

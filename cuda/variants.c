@@ -30,6 +30,7 @@ const struct at_cuda_variant at_cuda_variants[] = {
     {"nolocal",                  ATTN(NOLOCAL),            "",                                  75, {75}, 0, 0},
     {"unfused",                  ATTN(UNFUSED),            "",                                  75, {75}, 0, 0},
     {"weights",                  WEIGHTS,                  "-DAT_ITEMS=64",                     75, {0},  0, 0},
+    {"mask",                     ATTN(MASK),               "-DAT_ITEMS=64",                     75, {0},  0, 0},
     {"mma-f16-d64-r128", MMA,
      "-DAT_DK=64 -DAT_DV=64 -DAT_WARPS=4 -DAT_ROWS=128 -DAT_KEYS=64 -DAT_TERMS=2",
      75, {75, 80}, 16384, 16384},

@@ -31,20 +31,6 @@ AT_KERNEL AT_GROUP(64) void unfused_scores(const struct at_k_attn a, AT_ATTN_PAR
     at_scores_of(&a, work, g, (int)AT_GROUP_Y)[j] = dot;
 }
 
-AT_FN float at_reduce64(AT_LOCAL float *red, float x, int largest)
-{
-    AT_BARRIER();
-    red[AT_ITEM] = x;
-    for (int n = 32; n > 0; n /= 2) {
-        AT_BARRIER();
-        if (AT_ITEM < n)
-            red[AT_ITEM] =
-                largest ? fmax(red[AT_ITEM], red[AT_ITEM + n]) : red[AT_ITEM] + red[AT_ITEM + n];
-    }
-    AT_BARRIER();
-    return red[0];
-}
-
 /* y: row; z: KV group.  Scores become weights that are normalised. */
 AT_KERNEL AT_GROUP(64) void unfused_softmax(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
@@ -55,11 +41,11 @@ AT_KERNEL AT_GROUP(64) void unfused_softmax(const struct at_k_attn a, AT_ATTN_PA
     float m = -AT_INF, l = 0.0f, factor;
     for (int j = AT_ITEM; j < in.nk; j += 64)
         m = fmax(m, s[j]);
-    m = at_reduce64(red, m, 1);
+    m = at_reduce(red, 64, m, 1);
     float reference = at_reference(m);
     for (int j = AT_ITEM; j < in.nk; j += 64)
         l += at_exp(s[j] - reference);
-    l = at_reduce64(red, l, 0);
+    l = at_reduce(red, 64, l, 0);
     at_sink(&a, &in, g, r, &m, &l, &factor);
     factor = l == 0.0f ? 0.0f : factor / l;
     for (int j = AT_ITEM; j < in.nk; j += 64) {

@@ -29,14 +29,6 @@ AT_FN at_i64 result_at(const struct at_k_weights *w, const struct at_k_view *v, 
     return v->at + w->a.nseq * v->stride[0] + h * v->stride[1] + row * v->stride[2] + k * v->stride[3];
 }
 
-/* *sum + *rest grows by x, and loses less than f32 would. */
-AT_FN void add(float *sum, float *rest, float x)
-{
-    float all = *sum + x;
-    *rest += fabs(*sum) >= fabs(x) ? (*sum - all) + x : (x - all) + *sum;
-    *sum = all;
-}
-
 /* What a given LSE says of a row; or, without one, its largest score and the sum of the others'
  * powers beside it, the sink's too.  y: row; z: head. */
 AT_KERNEL AT_GROUP(AT_ITEMS) void weights_ends(AT_WEIGHTS_PARAMS)
@@ -58,30 +50,17 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void weights_ends(AT_WEIGHTS_PARAMS)
         m = ((AT_GLOBAL const float *)psinks)[w.a.sinks + h];
     float sink = m;
     for (at_i64 j = AT_ITEM; j < in.nk; j += AT_ITEMS)
-        m = s[j] > m ? s[j] : m;
-    red[AT_ITEM] = m;
-    for (int n = AT_ITEMS / 2; n > 0; n /= 2) {
-        AT_BARRIER();
-        if (AT_ITEM < n)
-            red[AT_ITEM] = red[AT_ITEM + n] > red[AT_ITEM] ? red[AT_ITEM + n] : red[AT_ITEM];
-    }
-    AT_BARRIER();
-    m = red[0];
-    AT_BARRIER();
+        m = fmax(m, s[j]);
+    m = at_reduce(red, AT_ITEMS, m, 1);
     if (AT_ITEM == 0 && sink != -AT_INF)
         sum = at_exp(sink - m);
     for (at_i64 j = AT_ITEM; j < in.nk; j += AT_ITEMS)
         if (s[j] != -AT_INF)
-            add(&sum, &rest, at_exp(s[j] - m));
-    red[AT_ITEM] = sum + rest;
-    for (int n = AT_ITEMS / 2; n > 0; n /= 2) {
-        AT_BARRIER();
-        if (AT_ITEM < n)
-            red[AT_ITEM] += red[AT_ITEM + n];
-    }
+            at_add(&sum, &rest, at_exp(s[j] - m));
+    sum = at_reduce(red, AT_ITEMS, sum + rest, 0);
     if (AT_ITEM == 0) {
         ends[0] = m;
-        ends[1] = red[0];
+        ends[1] = sum;
     }
 }
 
@@ -122,7 +101,7 @@ AT_KERNEL AT_GROUP(64) void weights_columns(AT_WEIGHTS_PARAMS)
         return;
     for (int i = w.i0; i < w.i1; i++) {
         AT_GLOBAL const float *s = row_of(&w, &in, work, h, i, &ends);
-        add(&sum, &rest, kept(s[j], ends));
+        at_add(&sum, &rest, kept(s[j], ends));
     }
     ((AT_GLOBAL float *)out)[result_at(&w, &w.out, h, 0, in.k0 + j)] += sum + rest;
 }
@@ -153,16 +132,11 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void weights_pool(AT_WEIGHTS_PARAMS)
     for (at_i64 i = i0; i < i1; i++) {
         AT_GLOBAL const float *s = row_of(&w, &in, work, h, (int)i, &ends);
         for (at_i64 j = j0 + AT_ITEM; j < j1; j += AT_ITEMS)
-            add(&sum, &rest, kept(s[j], ends));
+            at_add(&sum, &rest, kept(s[j], ends));
     }
-    red[AT_ITEM] = sum + rest;
-    for (int n = AT_ITEMS / 2; n > 0; n /= 2) {
-        AT_BARRIER();
-        if (AT_ITEM < n)
-            red[AT_ITEM] += red[AT_ITEM + n];
-    }
+    sum = at_reduce(red, AT_ITEMS, sum + rest, 0);
     if (AT_ITEM == 0 && i0 < i1)
-        ((AT_GLOBAL float *)out)[result_at(&w, &w.out, h, row, column)] += red[0] / count;
+        ((AT_GLOBAL float *)out)[result_at(&w, &w.out, h, row, column)] += sum / count;
 }
 
 /* A word that orders scores, equal ones by their key, and what it was of; 0: a hidden key. */

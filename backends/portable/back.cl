@@ -79,13 +79,15 @@ AT_FN float at_distance(const struct at_in *x, int r, int j)
 
 /* ---- biases: an item has an element, and goes through all that it was broadcast to ---- */
 
-/* The gradient of the plain score of (r, j). */
+/* The gradient of the final score of (r, j); *raw: what it was made of. */
 AT_FN float at_back_pair(const struct at_k_back *b, const struct at_in *x, AT_GLOBAL const uchar *dout,
-                         AT_GLOBAL const uchar *lse, AT_GLOBAL const uchar *delta, int g, int r, int j)
+                         AT_GLOBAL const uchar *lse, AT_GLOBAL const uchar *delta, int g, int r, int j,
+                         float *raw)
 {
     const struct at_k_attn *a = &b->a;
-    float dot = 0.0f, dp = 0.0f, by, cap;
+    float dot = 0.0f, dp = 0.0f, by;
     at_i64 q = at_q_at(a, x, g, r), o = at_o_at(a, x, g, r), k = at_k_at(a, x, g, j, &by);
+    *raw = 0.0f;
     if (!at_visible(a, x, r, j))
         return 0.0f;
     for (int d = 0; d < a->dk; d++) {
@@ -103,7 +105,8 @@ AT_FN float at_back_pair(const struct at_k_back *b, const struct at_in *x, AT_GL
         dp = fma(at_load(dout, o + d, AT_F32), at_load(x->v, v + d, a->v.type), dp);
     if (a->below)
         dp *= at_dropout(a, x, g, r, j);
-    return p * (dp - at_back_delta(b, x, delta, g, r)) * at_back_slope(a, x, g, r, j, dot, &cap);
+    *raw = dot;
+    return p * (dp - at_back_delta(b, x, delta, g, r));
 }
 
 /* x: keys of the bias; y: its rows; z: its heads and entries. */
@@ -114,7 +117,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void back_bias(const struct at_k_back back, AT_BACK
     int entry = (int)(AT_GROUP_Z / n[1]), all = n[0] == 1;
     if (j >= n[3])
         return;
-    float sum = 0.0f;
+    float sum = 0.0f, raw, cap;
     for (int s = all ? 0 : entry; s < (all ? back.a.nseq : entry + 1) && s < back.a.nseq; s++) {
         AT_BACK_IN(in, s)
         int h0 = n[1] == 1 ? 0 : h, h1 = n[1] == 1 ? a.nh : h + 1;
@@ -123,9 +126,12 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void back_bias(const struct at_k_back back, AT_BACK
         for (int e = h0; e < h1; e++)
             for (int r = i0; r < i1; r++) {
                 float some = 0.0f;
-                for (int k = j0; k < j1; k++)
-                    some += at_back_pair(&back, &in, pdout, plse, pdelta, e / in.ratio,
-                                         r * in.ratio + e % in.ratio, k);
+                int g = e / in.ratio, row = r * in.ratio + e % in.ratio;
+                for (int k = j0; k < j1; k++) {
+                    float ds = at_back_pair(&back, &in, pdout, plse, pdelta, g, row, k, &raw);
+                    if (ds != 0.0f)
+                        some += ds * at_back_slope(&a, &in, g, row, k, raw, &cap);
+                }
                 sum += some;
             }
     }
@@ -174,6 +180,77 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void back_sums(const struct at_k_back back, AT_BACK
             }
     ((AT_GLOBAL float *)out)[back.out[0].at + e * back.out[0].stride[0]] = sum;
 }
+
+/* ---- captured tensors: pairs say what they give, and to which place; then an item has the places whose
+ * rest by AT_ITEMS is its number, and goes through all pairs ---- */
+
+#ifdef AT_GIVES /* so many loads do */
+AT_FN at_i32 at_give_place(const struct at_in *x, int which, at_i64 i0, at_i64 i1, at_i64 i2, at_i64 i3)
+{
+    AT_GLOBAL const struct at_k_capture *c = x->captures + which;
+    AT_GLOBAL const at_i64 *n = c->shape;
+    if (i0 < 0 || i0 >= n[0] || i1 < 0 || i1 >= n[1] || i2 < 0 || i2 >= n[2] || i3 < 0 || i3 >= n[3])
+        return -1;
+    return (at_i32)(c->place + ((i0 * n[1] + i1) * n[2] + i2) * n[3] + i3);
+}
+
+#if AT_GIVES > 0
+AT_FN void at_give_loads(const struct at_in *x, float score, int b, int h, int i, int j, int sq, int skv,
+                         float ds, AT_GLOBAL struct at_k_give *to);
+
+/* Of sequence a.nseq.  x: keys; y: packed row, from a.first on; z: KV group. */
+AT_KERNEL AT_GROUP(AT_ITEMS) void back_pairs(const struct at_k_back back, AT_BACK_PARAMS)
+{
+    AT_BACK_IN(in, a.nseq)
+    int j = (int)AT_GROUP_X * AT_ITEMS + AT_ITEM, y = (int)AT_GROUP_Y, g = (int)AT_GROUP_Z, r = a.first + y;
+    if (j >= a.chunk)
+        return;
+    AT_GLOBAL struct at_k_give *to = (AT_GLOBAL struct at_k_give *)(work + a.partials) +
+                                     (((at_i64)g * a.rows + y) * a.chunk + j) * AT_GIVES;
+    float raw, ds = at_back_pair(&back, &in, pdout, plse, pdelta, g, r, j, &raw);
+    for (int e = 0; e < AT_GIVES; e++)
+        to[e].place = -1;
+    if (ds != 0.0f)
+        at_give_loads(&in, at_plain(&a, &in, g, r, j, raw), in.n, g * in.ratio + r % in.ratio, r / in.ratio,
+                      j, in.nq, in.nk, ds, to);
+}
+#endif
+
+/* One group: pairs join the sums, a float and what it lost; op: these become 0. */
+AT_KERNEL AT_GROUP(AT_ITEMS) void back_gather(const struct at_k_back back, AT_BACK_PARAMS)
+{
+    const struct at_k_attn a = back.a;
+    AT_GLOBAL const struct at_k_give *from = (AT_GLOBAL const struct at_k_give *)(work + a.partials);
+    AT_GLOBAL float *sums = (AT_GLOBAL float *)(work + back.sums);
+    for (at_i64 e = AT_ITEM; e < back.places && back.op; e += AT_ITEMS)
+        sums[2 * e] = sums[2 * e + 1] = 0.0f;
+    for (at_i64 e = 0, n = a.ng * (at_i64)a.rows * a.chunk * AT_GIVES; e < n && !back.op; e++) {
+        at_i64 to = from[e].place;
+        if (to < 0 || to % AT_ITEMS != AT_ITEM)
+            continue;
+        float sum = sums[2 * to], rest = sums[2 * to + 1];
+        at_add(&sum, &rest, from[e].value);
+        sums[2 * to] = sum;
+        sums[2 * to + 1] = rest;
+    }
+}
+
+/* x: elements of captured tensor number op. */
+AT_KERNEL AT_GROUP(AT_ITEMS) void back_store(const struct at_k_back back, AT_BACK_PARAMS)
+{
+    AT_GLOBAL const struct at_k_capture *c =
+        (AT_GLOBAL const struct at_k_capture *)(work + back.a.captures) + back.op;
+    at_i64 e = AT_GROUP_X * AT_ITEMS + AT_ITEM, at = back.out[0].at, rest = e;
+    if (e >= c->shape[0] * c->shape[1] * c->shape[2] * c->shape[3])
+        return;
+    for (int d = 3; d >= 0; d--) {
+        at += rest % c->shape[d] * back.out[0].stride[d];
+        rest /= c->shape[d];
+    }
+    AT_GLOBAL const float *sum = (AT_GLOBAL const float *)(work + back.sums) + 2 * (c->place + e);
+    ((AT_GLOBAL float *)out)[at] = sum[0] + sum[1];
+}
+#endif
 
 /* ---- keys that no sequence has: their gradients are 0.  x: key; y: head; z: entry ---- */
 

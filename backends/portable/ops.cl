@@ -118,22 +118,6 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void move(const struct at_k_map a, AT_GLOBAL uchar 
 #define AT_OP_RMS_NORM 1
 #define AT_OP_LAYER_NORM 2
 
-/* The sum, or the largest, of what the items have; every item gets it. */
-AT_FN float at_reduce(AT_LOCAL float *red, float x, int largest)
-{
-    red[AT_ITEM] = x;
-    for (int n = AT_ITEMS / 2; n > 0; n /= 2) {
-        AT_BARRIER();
-        if (AT_ITEM < n)
-            red[AT_ITEM] = largest ? fmax(red[AT_ITEM], red[AT_ITEM + n])
-                                   : red[AT_ITEM] + red[AT_ITEM + n];
-    }
-    AT_BARRIER();
-    x = red[0];
-    AT_BARRIER();
-    return x;
-}
-
 AT_FN float at_param(AT_GLOBAL const uchar *p, at_i64 at, int type, float absent)
 {
     return type < 0 ? absent : at_load(p, at, type);
@@ -154,7 +138,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void rows(const struct at_k_rows a, AT_GLOBAL uchar
         else
             first += a.op == AT_OP_RMS_NORM ? x * x : x;
     }
-    first = at_reduce(red, first, a.op == AT_OP_SOFTMAX);
+    first = at_reduce(red, AT_ITEMS, first, a.op == AT_OP_SOFTMAX);
     if (a.op == AT_OP_LAYER_NORM)
         mean = first / (float)n;
     for (at_i64 k = AT_ITEM; k < n && a.op != AT_OP_RMS_NORM; k += AT_ITEMS) {
@@ -164,7 +148,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void rows(const struct at_k_rows a, AT_GLOBAL uchar
         else
             sum += (x - mean) * (x - mean);
     }
-    sum = at_reduce(red, sum, 0);
+    sum = at_reduce(red, AT_ITEMS, sum, 0);
     float by = a.op == AT_OP_SOFTMAX  ? (sum == 0.0f ? 0.0f : 1.0f / sum)
                : a.op == AT_OP_RMS_NORM ? 1.0f / sqrt(first / (float)n + a.eps)
                                         : 1.0f / sqrt(sum / (float)n + a.eps);

@@ -195,3 +195,29 @@ AT_FN void at_store(AT_GLOBAL uchar *p, at_i64 at, int type, float x)
     else
         p[at] = (uchar)at_f8_of(x);
 }
+
+/* ---- sums ---- */
+
+/* The sum, or the largest, of what the items of a group have: a power of 2 of them.  Every item gets it. */
+AT_FN float at_reduce(AT_LOCAL float *red, int items, float x, int largest)
+{
+    red[AT_ITEM] = x;
+    for (int n = items / 2; n > 0; n /= 2) {
+        AT_BARRIER();
+        if (AT_ITEM < n)
+            red[AT_ITEM] = largest ? fmax(red[AT_ITEM], red[AT_ITEM + n])
+                                   : red[AT_ITEM] + red[AT_ITEM + n];
+    }
+    AT_BARRIER();
+    x = red[0];
+    AT_BARRIER();
+    return x;
+}
+
+/* *sum + *rest grows by x, and loses less than f32 would. */
+AT_FN void at_add(float *sum, float *rest, float x)
+{
+    float all = *sum + x;
+    *rest += fabs(*sum) >= fabs(x) ? (*sum - all) + x : (x - all) + *sum;
+    *sum = all;
+}

@@ -135,7 +135,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void delta(const struct at_k_train a, AT_TRAIN_PARA
     float sum = 0.0f;
     for (at_i64 k = AT_ITEM; k < a.n[5]; k += AT_ITEMS)
         sum = fma(AT_LOAD(in0, 1, p, k), AT_LOAD(in1, 2, q, k), sum);
-    sum = at_reduce(red, sum, 0);
+    sum = at_reduce(red, AT_ITEMS, sum, 0);
     if (AT_ITEM > 0)
         return;
     if (a.op)
@@ -151,10 +151,36 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void softmax_grad(const struct at_k_train a, AT_TRA
     float sum = 0.0f;
     for (at_i64 k = AT_ITEM; k < a.n[5]; k += AT_ITEMS)
         sum = fma(AT_LOAD(in0, 1, p, k), AT_LOAD(in1, 2, q, k), sum);
-    sum = at_reduce(red, sum, 0);
+    sum = at_reduce(red, AT_ITEMS, sum, 0);
     for (at_i64 k = AT_ITEM; k < a.n[5]; k += AT_ITEMS)
         at_store(out, y + k * a.stride[0][5], a.type[0],
                  AT_LOAD(in0, 1, p, k) * (AT_LOAD(in1, 2, q, k) - sum));
+}
+
+/* Of out = w o1 + ..., LSE = ln(e^lse1 + ...), w = e^(lse1 - LSE): do1 = w dO, dlse1 = w (dLSE + dO . (o1 - O)). */
+AT_KERNEL AT_GROUP(AT_ITEMS) void merge_grad(
+    const struct at_k_merge a, AT_GLOBAL uchar *out, AT_GLOBAL uchar *lse, AT_GLOBAL const uchar *o1,
+    AT_GLOBAL const uchar *l1, AT_GLOBAL const uchar *o, AT_GLOBAL const uchar *l,
+    AT_GLOBAL const uchar *dout, AT_GLOBAL const uchar *dlse)
+{
+    AT_SHARED float red[AT_ITEMS];
+    at_i64 r = AT_GROUP_X, y = a.o_at[0] + at_row(a.n, a.o[0], r), p = a.o_at[1] + at_row(a.n, a.o[1], r);
+    at_i64 q = a.o_at[2] + at_row(a.n, a.o[2], r), g = a.o_at[3] + at_row(a.n, a.o[3], r);
+    float x = at_load(l1, a.lse_at[1] + at_row(a.n, a.lse[1], r), AT_F32), w = 0.0f, sum = 0.0f;
+    if (x != -AT_INF)
+        w = exp(x - at_load(l, a.lse_at[2] + at_row(a.n, a.lse[2], r), AT_F32));
+    for (at_i64 d = AT_ITEM; d < a.n[5]; d += AT_ITEMS) {
+        float by = w == 0.0f ? 0.0f : at_load(dout, g + d * a.o[3][5], AT_F32);
+        if (w != 0.0f)
+            sum = fma(by, at_load(o1, p + d * a.o[1][5], AT_F32) - at_load(o, q + d * a.o[2][5], AT_F32), sum);
+        if (a.has_o)
+            at_store(out, y + d * a.o[0][5], AT_F32, w * by);
+    }
+    sum = at_reduce(red, AT_ITEMS, sum, 0);
+    if (a.has_dlse)
+        sum += at_load(dlse, a.lse_at[3] + at_row(a.n, a.lse[3], r), AT_F32);
+    if (a.has_lse && AT_ITEM == 0)
+        at_store(lse, a.lse_at[0] + at_row(a.n, a.lse[0], r), AT_F32, w == 0.0f ? 0.0f : w * sum);
 }
 
 /* With z = (x - mean) / d, d^2 = variance + eps, and t = dy weight: (t - mean t - z mean(t z)) / d; op:
@@ -166,19 +192,19 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void norm_grad(const struct at_k_train a, AT_TRAIN_
     float mean = 0.0f, square = 0.0f, t1 = 0.0f, tz = 0.0f, n = (float)a.n[5];
     for (at_i64 k = AT_ITEM; k < a.n[5] && a.op; k += AT_ITEMS)
         mean += AT_LOAD(in0, 1, p, k);
-    mean = a.op ? at_reduce(red, mean, 0) / n : 0.0f;
+    mean = a.op ? at_reduce(red, AT_ITEMS, mean, 0) / n : 0.0f;
     for (at_i64 k = AT_ITEM; k < a.n[5]; k += AT_ITEMS) {
         float x = AT_LOAD(in0, 1, p, k) - mean;
         square = fma(x, x, square);
     }
-    float by = 1.0f / sqrt(at_reduce(red, square, 0) / n + a.number);
+    float by = 1.0f / sqrt(at_reduce(red, AT_ITEMS, square, 0) / n + a.number);
     for (at_i64 k = AT_ITEM; k < a.n[5]; k += AT_ITEMS) {
         float t = AT_LOAD(in2, 3, q, k) * at_param(in1, a.at[2] + k * a.stride[2][5], a.type[2], 1.0f);
         t1 += t;
         tz = fma(t, (AT_LOAD(in0, 1, p, k) - mean) * by, tz);
     }
-    t1 = a.op ? at_reduce(red, t1, 0) / n : 0.0f;
-    tz = at_reduce(red, tz, 0) / n;
+    t1 = a.op ? at_reduce(red, AT_ITEMS, t1, 0) / n : 0.0f;
+    tz = at_reduce(red, AT_ITEMS, tz, 0) / n;
     for (at_i64 k = AT_ITEM; k < a.n[5]; k += AT_ITEMS) {
         float t = AT_LOAD(in2, 3, q, k) * at_param(in1, a.at[2] + k * a.stride[2][5], a.type[2], 1.0f);
         at_store(out, y + k * a.stride[0][5], a.type[0],
@@ -243,7 +269,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void sum_rows(const struct at_k_sum a, AT_GLOBAL uc
         }
         all += some;
     }
-    all = at_reduce(red, all, 0);
+    all = at_reduce(red, AT_ITEMS, all, 0);
     if (AT_ITEM == 0)
         at_store(out, y, a.type[0], all * a.by);
 }
@@ -275,10 +301,10 @@ AT_FN float at_row_lse(const struct at_k_train *a, AT_LOCAL float *red, AT_GLOBA
     float top = -AT_INF, sum = 0.0f;
     for (at_i64 k = AT_ITEM; k < a->n[5]; k += AT_ITEMS)
         top = fmax(top, at_load(in, p + k * a->stride[1][5], a->type[1]));
-    top = at_reduce(red, top, 1);
+    top = at_reduce(red, AT_ITEMS, top, 1);
     for (at_i64 k = AT_ITEM; k < a->n[5]; k += AT_ITEMS)
         sum += exp(at_load(in, p + k * a->stride[1][5], a->type[1]) - top);
-    return top + log(at_reduce(red, sum, 0));
+    return top + log(at_reduce(red, AT_ITEMS, sum, 0));
 }
 
 #define AT_TARGET(r) (((AT_GLOBAL const at_i32 *)in1)[a.at[2] + at_row(a.n, a.stride[2], r)])
@@ -295,7 +321,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void row_loss(const struct at_k_train a, AT_TRAIN_P
             float d = AT_LOAD(in0, 1, p, k) - AT_LOAD(in1, 2, q, k);
             x = fma(d, d, x);
         }
-        x = at_reduce(red, x, 0);
+        x = at_reduce(red, AT_ITEMS, x, 0);
     } else {
         at_i32 target = AT_TARGET(AT_GROUP_X);
         if (target >= a.n[5] && AT_ITEM == 0)
@@ -315,7 +341,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void count_targets(const struct at_k_train a, AT_TR
     float n = 0.0f; /* exact up to 2^24 rows an item */
     for (at_i64 r = AT_ITEM; r < rows; r += AT_ITEMS)
         n += AT_TARGET(r) >= 0 ? 1.0f : 0.0f;
-    n = at_reduce(red, n, 0);
+    n = at_reduce(red, AT_ITEMS, n, 0);
     if (AT_ITEM == 0)
         ((AT_GLOBAL float *)(work + a.work))[rows] = n;
 }
@@ -333,7 +359,7 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void mean_loss(const struct at_k_train a, AT_TRAIN_
             sum += loss[r];
         all += sum;
     }
-    all = at_reduce(red, all, 0);
+    all = at_reduce(red, AT_ITEMS, all, 0);
     float n = a.op ? a.number : loss[rows];
     if (AT_ITEM == 0)
         at_store(out, a.at[0], a.type[0], n > 0.0f ? all / n : 0.0f);
