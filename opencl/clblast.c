@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* CLBlast, found at run time: products of f32 where it is faster than our kernel.  Which is, is
- * measured once for a device and its driver, on one product, and kept beside the programs. */
+/* CLBlast, found at run time: products of f32 where it is faster than our kernel.  Which is, and
+ * with which parameters, is measured once for a device and its driver, on one product, and kept
+ * beside the programs. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,9 +13,10 @@
 
 enum { M = 128, N = 512, K = 512, ROUNDS = 3 }; /* of what is measured */
 
-/* What is kept: nanoseconds. */
+/* What is kept: nanoseconds, and the parameters that theirs is of: one of tuned[], or OWN. */
+enum { OWN = -1 };
 struct times {
-    int64_t ours, theirs;
+    int64_t ours, theirs, set;
 };
 
 static int load(struct at_cl_device *d, struct at_err *e)
@@ -34,22 +36,66 @@ static int load(struct at_cl_device *d, struct at_err *e)
     if (!at_os_lib_symbol(d->clblast_lib, "CLBlastSgemm", &d->sgemm) ||
         !at_os_lib_symbol(d->clblast_lib, "CLBlastClearCache", &d->clblast_clear))
         return at_fail(e, ATTEND_EUNSUPPORTED, "the CLBlast library has no CLBlastSgemm");
+    if (!at_os_lib_symbol(d->clblast_lib, "CLBlastOverrideParameters", &d->clblast_override))
+        d->clblast_override = NULL; /* it goes by its own parameters */
     return 0;
+}
+
+/* ---- parameters ---- */
+
+/* Of its kernel for large products: the library has some of its own for devices that it knows, of
+ * whatever driver, and for others what suits none.  An item of the first has 8 x 8 results, in
+ * vectors of a CPU's size, and no local memory; one of the others 4 x 4 or 8 x 8, of tiles that a
+ * group of 16 x 16 shares. */
+#define PARAMETERS 16
+static const char *const parameters[PARAMETERS] = {
+    "GEMMK", "KREG", "KWG", "KWI", "MDIMA", "MDIMC", "MWG", "NDIMB",
+    "NDIMC", "NWG",  "SA",  "SB",  "STRM",  "STRN",  "VWM", "VWN"};
+enum { KWG = 2, MDIMC = 5, MWG = 6, NDIMC = 8, NWG = 9, SA = 10 };
+
+static const struct {
+    bool cpu; /* tried on CPUs, or else on other devices */
+    size_t value[PARAMETERS];
+} tuned[AT_CLBLAST_SETS] = {
+    {true,  {0, 1, 32, 2, 8, 8, 64, 8, 8, 64, 0, 0, 0, 0, 8, 4}      },
+    {false, {0, 1, 16, 2, 16, 16, 64, 16, 16, 64, 1, 1, 0, 0, 4, 4}  },
+    {false, {0, 1, 16, 2, 16, 16, 128, 16, 16, 128, 1, 1, 0, 0, 4, 4}},
+};
+
+/* The kernel for small products, which has parameters of its own, is left out, too. */
+bool at_cl_library_tune(const struct at_cl_device *d, int set)
+{
+    enum { SINGLE = 32 };
+    const char *names[PARAMETERS], *threshold = "XGEMM_MIN_INDIRECT_SIZE";
+    const size_t *v = tuned[set].value, least = 1;
+    int64_t local = (int64_t)(v[SA] * v[KWG] * (v[MWG] + v[NWG]) * sizeof(float));
+    if (!d->clblast_override || local > d->gpu.local_bytes ||
+        (int64_t)(v[MDIMC] * v[NDIMC]) > d->gpu.group_items)
+        return false;
+    memcpy(names, parameters, sizeof names);
+    return d->clblast_override(d->id, "Xgemm", SINGLE, PARAMETERS, names, v) == 0 &&
+           d->clblast_override(d->id, "GemmRoutine", SINGLE, 1, &threshold, &least) == 0;
+}
+
+/* ---- products ---- */
+
+static cl_int multiply(struct at_cl_device *d, void *stream, const struct at_gpu_gemm *g)
+{
+    enum { ROW_MAJOR = 101, PLAIN = 111, TURNED = 112 };
+    cl_command_queue queue = stream;
+    return d->sgemm(ROW_MAJOR, PLAIN, g->b_rows ? TURNED : PLAIN, (size_t)g->m, (size_t)g->n,
+                    (size_t)g->k, 1, g->a, (size_t)g->a_at, (size_t)g->a_row, g->b, (size_t)g->b_at,
+                    (size_t)g->b_row, 0, g->c, (size_t)g->c_at, (size_t)g->c_row, &queue, NULL);
 }
 
 int at_cl_gemm(const struct at_device *device, void *stream, const struct at_gpu_gemm *g,
                struct at_err *e)
 {
-    enum { ROW_MAJOR = 101, PLAIN = 111, TURNED = 112 };
     struct at_cl_device *d = at_cl_device_of(device);
-    cl_command_queue queue = stream;
     int status = at_cl_usable(d, e);
     if (status < 0)
         return status;
-    cl_int code =
-        d->sgemm(ROW_MAJOR, PLAIN, g->b_rows ? TURNED : PLAIN, (size_t)g->m, (size_t)g->n,
-                 (size_t)g->k, 1, g->a, (size_t)g->a_at, (size_t)g->a_row, g->b, (size_t)g->b_at,
-                 (size_t)g->b_row, 0, g->c, (size_t)g->c_at, (size_t)g->c_row, &queue, NULL);
+    cl_int code = multiply(d, stream, g);
     return code ? at_cl_fail(d, code, "CLBlastSgemm", e) : 0;
 }
 
@@ -98,6 +144,7 @@ static int measure_ours(const struct at_device *device, attend_ctx *ctx, float *
     return status;
 }
 
+/* The same by the library, as it is set now.  What it refuses has no time. */
 static int measure_theirs(const struct at_device *device, const float *a, const float *b, float *y,
                           int64_t *best, struct at_err *e)
 {
@@ -118,9 +165,9 @@ static int measure_theirs(const struct at_device *device, const float *a, const 
         status = m->upload(device, stream, g.b, 0, b, N * K * (int64_t)sizeof *b, e);
     for (int i = 0; i <= ROUNDS && status == 0; i++) { /* with its result, as ours */
         int64_t start = at_os_now();
-        status = at_cl_gemm(device, stream, &g, e);
-        if (status == 0)
-            status = m->download(device, stream, y, g.c, 0, M * N * (int64_t)sizeof *y, e);
+        if (multiply(at_cl_device_of(device), stream, &g) != 0)
+            break;
+        status = m->download(device, stream, y, g.c, 0, M * N * (int64_t)sizeof *y, e);
         if (status == 0)
             status = m->finish(device, stream, e);
         if (i)
@@ -133,13 +180,41 @@ static int measure_theirs(const struct at_device *device, const float *a, const 
     return status;
 }
 
-/* Both times.  The library's is without end where its result is another. */
+static bool same(const float *x, const float *y)
+{
+    for (int64_t i = 0; i < M * N; i++)
+        if (!(fabsf(x[i] - y[i]) <= 2e-4f * (1 + fabsf(x[i]))))
+            return false;
+    return true;
+}
+
+/* Theirs with each parameters that suit the device, first its own: what is set cannot be unset, so
+ * where those were the fastest this process goes on with others. */
+static int measure_sets(const struct at_device *device, const float *a, const float *b,
+                        const float *ours, float *theirs, struct times *t, struct at_err *e)
+{
+    const struct at_cl_device *d = at_cl_device_of(device);
+    int status = 0;
+    for (int set = OWN; set < AT_CLBLAST_SETS && status == 0; set++) {
+        int64_t time = INT64_MAX;
+        if (set != OWN && (tuned[set].cpu != d->is_cpu || !at_cl_library_tune(d, set)))
+            continue;
+        status = measure_theirs(device, a, b, theirs, &time, e);
+        if (status == 0 && time < t->theirs && same(ours, theirs)) {
+            t->theirs = time;
+            t->set = set;
+        }
+    }
+    return status;
+}
+
+/* All times.  The library's is without end where its result is another. */
 static int measure(const struct at_device *device, attend_ctx *ctx, struct times *t,
                    struct at_err *e)
 {
     float *a = at_alloc(ctx, (M * K + N * K + 2 * M * N) * (int64_t)sizeof *a), *b = a + M * K,
           *ours = b + N * K, *theirs = ours + M * N;
-    *t = (struct times){INT64_MAX, INT64_MAX};
+    *t = (struct times){INT64_MAX, INT64_MAX, OWN};
     if (!a)
         return at_fail(e, ATTEND_ENOMEM, "no memory to measure products");
     for (int64_t i = 0; i < M * K; i++)
@@ -148,10 +223,7 @@ static int measure(const struct at_device *device, attend_ctx *ctx, struct times
         b[i] = number(i, 2);
     int status = measure_ours(device, ctx, a, b, ours, &t->ours, e);
     if (status == 0)
-        status = measure_theirs(device, a, b, theirs, &t->theirs, e);
-    for (int64_t i = 0; i < M * N && status == 0; i++)
-        if (!(fabsf(ours[i] - theirs[i]) <= 2e-4f * (1 + fabsf(ours[i]))))
-            t->theirs = INT64_MAX;
+        status = measure_sets(device, a, b, ours, theirs, t, e);
     at_free(ctx, a);
     return status;
 }
@@ -162,11 +234,12 @@ static int times_of(const struct at_device *device, attend_ctx *ctx, struct time
     struct at_cl_device *d = at_cl_device_of(device);
     uint8_t key[32];
     int64_t bytes = 0;
-    at_program_key((const char *const[]){"CLBlast 1", d->device_name, d->driver, d->version,
+    at_program_key((const char *const[]){"CLBlast 2", d->device_name, d->driver, d->version,
                                          d->platform_version},
                    5, key);
     struct times *known = at_progcache_read(ctx, key, &bytes);
-    bool found = known && bytes == (int64_t)sizeof *known;
+    bool found = known && bytes == (int64_t)sizeof *known && known->set >= OWN &&
+                 known->set < AT_CLBLAST_SETS;
     if (found)
         *t = *known;
     at_free(ctx, known);
@@ -200,11 +273,15 @@ static int choose(const struct at_device *device, struct at_err *e)
     if (status < 0)
         return status;
     if (t.theirs == INT64_MAX)
-        return at_fail(e, ATTEND_EUNSUPPORTED, "CLBlast gave another product than our kernel");
+        return at_fail(e, ATTEND_EUNSUPPORTED,
+                       "CLBlast gave no product, or another than our kernel");
     if (t.theirs >= t.ours)
         return at_fail(e, ATTEND_EUNSUPPORTED,
                        "a product of %d x %d x %d took CLBlast %.3f ms, our kernel %.3f", M, K, N,
                        (double)t.theirs * 1e-6, (double)t.ours * 1e-6);
+    if (t.set != OWN && !at_cl_library_tune(d, (int)t.set))
+        return at_fail(e, ATTEND_EUNSUPPORTED, "CLBlast does not take its parameters any more");
+    at_log(d->ctx, "%s: CLBlast multiplies, with parameters %lld", device->name, (long long)t.set);
     return 0;
 }
 

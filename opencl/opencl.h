@@ -42,6 +42,8 @@ struct at_cl_device {
                               size_t b_at, size_t b_row, float beta, cl_mem c, size_t c_at,
                               size_t c_row, cl_command_queue *queue, cl_event *event);
     cl_int(AT_CL_CALL *clblast_clear)(void);
+    cl_int(AT_CL_CALL *clblast_override)(cl_device_id device, const char *kernel, int precision,
+                                         size_t n, const char **names, const size_t *values);
 };
 
 /* What a context has of OpenCL: ctx->opencl. */
@@ -71,6 +73,10 @@ void at_cl_programs_free(struct at_cl_device *d);
 int at_cl_library(const struct at_device *d, struct at_err *e);
 int at_cl_gemm(const struct at_device *d, void *stream, const struct at_gpu_gemm *g,
                struct at_err *e);
+/* Makes the library multiply with these parameters from now on, in all of the process; false where
+ * the device has no room for them, or the library does not take them. */
+#define AT_CLBLAST_SETS 3
+bool at_cl_library_tune(const struct at_cl_device *d, int set);
 void at_cl_library_leave(struct at_cl_device *d);
 /* memory.c */
 extern const struct at_memory at_cl_memory;

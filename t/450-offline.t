@@ -90,17 +90,21 @@ weights_columns 32 0 0
 weights_pool 48 256 0
 weights_top 32 0 0
 END
+    amd $1 64 attn_mask <<END
+mask 56 0 0
+mask_grad 56 0 0
+END
     amd $1 64 gemm <<END
 matmul 72 8448 0
 matvec 64 1024 0
 END
     amd $1 64 "back attn_back" <<END
-back_rows 144 12672 1040
-back_keys 160 12672 1040
+back_rows 144 12672 1056
+back_keys 160 12672 1056
 END
     amd $1 128 "back attn_back" <<END
-back_rows 176 12672 1040
-back_keys 192 12672 1040
+back_rows 176 12672 1056
+back_keys 192 12672 1056
 END
 }
 
@@ -130,6 +134,7 @@ if [ "$1" = slow ]; then
             done
             intel $device 64 attn_nolocal
             intel $device 64 attn_unfused attn_weights
+            intel $device 64 attn_mask
         done
     else
         n=$((n + 1))

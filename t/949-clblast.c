@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* CLBlast on the first OpenCL device, where both are here: measured against our kernel once, which
  * the next context knows; a reason in the plan where it is not taken; and products by it, batched,
- * of parts of tensors and of rows that it cannot take, beside the reference's.
+ * of parts of tensors and of rows that it cannot take, beside the reference's, with its own
+ * parameters and with ours.
  *
  * A sum of K products in f32, in any order, is off by at most (K + 1) u sum |a b|, u = 2^-24. */
 #include "env.h"
@@ -68,7 +69,7 @@ static void said_of(char *to, size_t size)
     attend_ctx_free(ctx);
 }
 
-static void check_products(attend_ctx *ctx)
+static void check_products(attend_ctx *ctx, const char *by)
 {
     static const char *const names[] = {"a b^T", "a b", "part of the channels", "one row repeated"};
     for (int kind = ROWS; kind <= REPEATED; kind++) {
@@ -76,7 +77,7 @@ static void check_products(attend_ctx *ctx)
         char *text = compute(ctx, "ref", kind, want);
         attend_free(text);
         text = compute(ctx, "opencl:0", kind, got);
-        ok(text && strstr(text, "opencl:0/library"), "%s: by the library", names[kind]);
+        ok(text && strstr(text, "opencl:0/library"), "%s: by the library, %s", names[kind], by);
         for (int64_t e = 0; e < rows * N; e++) {
             const float *x = kind == REPEATED ? a : a + e / N * 2 * K + (kind == PART ? K : 0);
             double sum = 0;
@@ -85,7 +86,7 @@ static void check_products(attend_ctx *ctx)
                             (double)(kind == COLUMNS ? b[k * N + e % N] : b[e % N * K + k]));
             wrong += !(fabs((double)got[e] - (double)want[e]) <= 2 * (K + 1) * 0x1p-24 * sum);
         }
-        ok(wrong == 0, "%s: right", names[kind]);
+        ok(wrong == 0, "%s: right, %s", names[kind], by);
         attend_free(text);
     }
 }
@@ -119,7 +120,15 @@ int main(void)
     char *text = compute(ctx, "opencl:0", ROWS, got);
     attend_free(text);
     atomic_store(&d->clblast, AT_CLBLAST_THEIRS); /* whichever is faster here */
-    check_products(ctx);
+    check_products(ctx, "as it was set");
+    for (int set = 0; set < AT_CLBLAST_SETS; set++) {
+        char by[40];
+        snprintf(by, sizeof by, "with parameters %d", set);
+        if (at_cl_library_tune(d, set))
+            check_products(ctx, by);
+        else
+            skip("the device or the library has not room for parameters %d", set);
+    }
     attend_ctx_free(ctx);
     setenv("ATTEND_LIBCLBLAST", "none", 1);
     said_of(one, sizeof one);
