@@ -130,8 +130,8 @@ extern const struct at_row at_gpu_decode_cpu, at_gpu_decode, at_gpu_attn_cpu, at
 extern const struct at_row at_gpu_library, at_gpu_matvec_cpu, at_gpu_matmul_cpu, at_gpu_matvec,
     at_gpu_matmul;
 extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, at_gpu_select,
-    at_gpu_silu, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid, at_gpu_relu,
-    at_gpu_erf, at_gpu_pow, at_gpu_cast, at_gpu_copy, at_gpu_softmax, at_gpu_rms_norm,
+    at_gpu_silu, at_gpu_silu_mul, at_gpu_gelu, at_gpu_gelu_tanh, at_gpu_tanh, at_gpu_sigmoid,
+    at_gpu_relu, at_gpu_erf, at_gpu_pow, at_gpu_cast, at_gpu_copy, at_gpu_softmax, at_gpu_rms_norm,
     at_gpu_layer_norm, at_gpu_rope, at_gpu_gather, at_gpu_append, at_gpu_concat, at_gpu_merge,
     at_gpu_mask;
 

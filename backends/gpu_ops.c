@@ -80,6 +80,8 @@ static int map_op(enum at_opcode op)
         return 11;
     case AT_POW:
         return 12;
+    case AT_SILU_MUL:
+        return 14;
     default:
         return 13;
     }
@@ -665,6 +667,7 @@ MAP(AT_SCALE, at_gpu_scale);
 MAP(AT_WHERE, at_gpu_where);
 MAP(AT_SELECT, at_gpu_select);
 MAP(AT_SILU, at_gpu_silu);
+MAP(AT_SILU_MUL, at_gpu_silu_mul);
 MAP(AT_GELU, at_gpu_gelu);
 MAP(AT_GELU_TANH, at_gpu_gelu_tanh);
 MAP(AT_TANH, at_gpu_tanh);

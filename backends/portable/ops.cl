@@ -20,6 +20,7 @@
 #define AT_OP_ERF 11
 #define AT_OP_POW 12
 #define AT_OP_COPY 13
+#define AT_OP_SILU_MUL 14
 
 AT_FN float at_unary(int op, float a, float number)
 {
@@ -73,10 +74,10 @@ AT_KERNEL AT_GROUP(AT_ITEMS) void map(const struct at_k_map a, AT_GLOBAL uchar *
     at_i64 from = AT_GROUP_X * AT_STRETCH, to = from + AT_STRETCH < a.n[5] ? from + AT_STRETCH : a.n[5];
     for (at_i64 k = from + AT_ITEM; k < to; k += AT_ITEMS) {
         float v = 0.0f;
-        if (a.op == AT_OP_ADD || a.op == AT_OP_MUL) {
+        if (a.op == AT_OP_ADD || a.op == AT_OP_MUL || a.op == AT_OP_SILU_MUL) {
             float s = at_load(in0, p + k * a.stride[1][5], a.type[1]);
             float t = at_load(in1, q + k * a.stride[2][5], a.type[2]);
-            v = a.op == AT_OP_ADD ? s + t : s * t;
+            v = a.op == AT_OP_ADD ? s + t : a.op == AT_OP_MUL ? s * t : s / (1.0f + exp(-s)) * t;
         } else if (a.op == AT_OP_WHERE || a.op == AT_OP_SELECT) {
             int yes = at_load(in0, p + k * a.stride[1][5], a.type[1]) != 0.0f;
             if (yes)
