@@ -31,18 +31,20 @@ for shape in decode decode_cpu cpu gpu_local gpu_nolocal unfused; do
         echo "not ok $n - $shape: exit status $status, and the log above"
     fi
 done
-# The backward pass, by a case of t/700.
-for shape in cpu gpu_local; do
+# The backward pass, by cases of t/700.
+for case in "cpu attention_packed" "gpu_local attention_packed" "cpu attention_score_packed" \
+    "gpu_local attention_score_packed" "cpu mask" "cpu merge"; do
+    shape=${case% *}
     n=$((n + 1))
     rm -f "$OCLGRIND_LOG"
-    ATTEND_BACKEND=opencl ATTEND_OPENCL_SHAPE=$shape t/700-grad.t attention_packed >"$scratch/out" 2>&1
+    ATTEND_BACKEND=opencl ATTEND_OPENCL_SHAPE=$shape t/700-grad.t ${case#* } >"$scratch/out" 2>&1
     status=$?
     if [ $status = 0 ] && ! [ -s "$OCLGRIND_LOG" ]; then
-        echo "ok $n - $shape, backward: right, and nothing in the simulator's log"
+        echo "ok $n - $case, backward: right, and nothing in the simulator's log"
     else
         grep -e '^not ok' -e '^#' "$scratch/out" | sed 's/^/# /'
         sed 's/^/# /' "$OCLGRIND_LOG"
-        echo "not ok $n - $shape, backward: exit status $status, and the log above"
+        echo "not ok $n - $case, backward: exit status $status, and the log above"
     fi
 done
 echo "1..$n"
