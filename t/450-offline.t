@@ -70,11 +70,11 @@ END
 attn_local 240 13696 0
 END
     amd $1 64 "attn_merge attn_decode" <<END
-decode 208 9568 0
+decode 208 12896 0
 decode_merge 64 0 0
 END
     amd $1 128 "attn_merge attn_decode" <<END
-decode 224 9568 0
+decode 224 12896 0
 decode_merge 64 0 0
 END
     amd $1 64 attn_nolocal <<END

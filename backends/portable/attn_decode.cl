@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* Attention of few packed rows (up to 8) over many keys: the keys are split into chunks, each a group's,
- * of which it leaves (m, l, acc) in work for attn_merge.cl. */
+ * of which it leaves (m, l, acc) in work for attn_merge.cl.  Keys come in tiles of 64 by CHUNK channels, which
+ * neighbouring items read from neighbouring places. */
 #define KEYS 256 /* passed over at a time: four an item */
 #define CHUNK 32
+#define PITCH (CHUNK + 1) /* of a tile's rows: items that each have one are in different banks */
 
 /* x: chunk; y: KV group and slice of AT_DV channels; z: sequence. */
 AT_KERNEL AT_GROUP(64) void decode(const struct at_k_attn a, AT_ATTN_PARAMS)
 {
-    AT_SHARED float qs[CHUNK * ROWS], ps[KEYS * ROWS], red[64], old[ROWS], top[ROWS], sum[ROWS];
+    AT_SHARED float qs[CHUNK * ROWS], ps[64 * PITCH], red[64], old[ROWS], top[ROWS], sum[ROWS];
+    AT_SHARED at_i64 begin[KEYS]; /* of keys, and what they are times */
+    AT_SHARED float scale[KEYS];
+    AT_LOCAL float *tile = ps; /* which is done with when there are weights */
     AT_ATTN_IN(in, AT_GROUP_Z)
     int slices = (a.dv + AT_DV - 1) / AT_DV, g = (int)AT_GROUP_Y / slices;
     int d0 = (int)AT_GROUP_Y % slices * AT_DV, t = AT_ITEM, rows = in.nq * in.ratio;
@@ -32,6 +37,13 @@ AT_KERNEL AT_GROUP(64) void decode(const struct at_k_attn a, AT_ATTN_PARAMS)
         for (int e = 0; e < KEYS / 64; e++)
             for (int r = 0; r < ROWS; r++)
                 s[e][r] = 0.0f;
+        AT_BARRIER();
+        for (int e = 0; e < KEYS / 64; e++) {
+            int k = e * 64 + t;
+            float by = 1.0f;
+            begin[k] = j0 + k >= keys.first && j0 + k < to ? at_k_at(&a, &in, g, j0 + k, &by) : -1;
+            scale[k] = by;
+        }
         for (int c0 = 0; c0 < a.dk; c0 += CHUNK) {
             AT_BARRIER();
             for (int e = t; e < CHUNK * ROWS; e += 64) {
@@ -39,27 +51,29 @@ AT_KERNEL AT_GROUP(64) void decode(const struct at_k_attn a, AT_ATTN_PARAMS)
                 qs[(e % CHUNK) * ROWS + r] =
                     r < rows && c < a.dk ? at_load(in.q, at_q_at(&a, &in, g, r) + c, a.q.type) : 0.0f;
             }
-            AT_BARRIER();
 #pragma unroll
             for (int e = 0; e < KEYS / 64; e++) {
-                int j = j0 + e * 64 + t;
-                if (j >= keys.first && j < to) {
-                    float by;
-                    at_i64 at = at_k_at(&a, &in, g, j, &by);
-                    for (int c = 0; c < CHUNK && c0 + c < a.dk; c++) {
-                        float k = at_channel(in.k, at, c0 + c, a.k.type) * by;
-                        if (a.has_additive) {
-                            float va = ((AT_GLOBAL const float *)in.additive)[a.additive + c0 + c];
-                            for (int r = 0; r < ROWS; r++)
-                                s[e][r] += va * tanh(qs[c * ROWS + r] + k);
-                        } else {
-                            for (int r = 0; r < ROWS; r++)
-                                s[e][r] = fma(qs[c * ROWS + r], k, s[e][r]);
-                        }
+                AT_BARRIER();
+                for (int i = t; i < 64 * CHUNK; i += 64) {
+                    int k = e * 64 + i / CHUNK, c = c0 + i % CHUNK;
+                    tile[i / CHUNK * PITCH + i % CHUNK] =
+                        begin[k] >= 0 && c < a.dk ? at_channel(in.k, begin[k], c, a.k.type) * scale[k] : 0.0f;
+                }
+                AT_BARRIER();
+                for (int c = 0; c < CHUNK && c0 + c < a.dk; c++) {
+                    float k = tile[t * PITCH + c];
+                    if (a.has_additive) {
+                        float va = ((AT_GLOBAL const float *)in.additive)[a.additive + c0 + c];
+                        for (int r = 0; r < ROWS; r++)
+                            s[e][r] += va * tanh(qs[c * ROWS + r] + k);
+                    } else {
+                        for (int r = 0; r < ROWS; r++)
+                            s[e][r] = fma(qs[c * ROWS + r], k, s[e][r]);
                     }
                 }
             }
         }
+        AT_BARRIER();
         for (int e = 0; e < KEYS / 64; e++)
             for (int r = 0; r < ROWS; r++)
                 ps[(e * 64 + t) * ROWS + r] = s[e][r];
