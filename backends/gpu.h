@@ -62,7 +62,7 @@ struct at_gpu_gemm {
     int64_t m, n, k;
     void *a, *b, *c;
     int64_t a_at, b_at, c_at, a_row, b_row, c_row;
-    bool b_rows;
+    bool b_rows, tf32; /* tf32: operands may be rounded to it */
 };
 
 /* What a backend does for the rows; device->kernels points to it. */

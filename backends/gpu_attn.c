@@ -87,8 +87,8 @@ static bool accepts_cpu(const attend_plan *plan, const struct at_step *s, struct
 
 /* A group of attn_mma: its tiles, and the shared memory that these take. */
 struct mma {
+    attend_type type;
     int dk, dv, warps, rows, keys, terms;
-    bool bf16;
     int64_t bytes;
 };
 
@@ -98,17 +98,20 @@ static struct mma mma_of(const attend_plan *plan, const struct at_step *s, bool 
     struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
     struct mma m = {.dk = (int)at_round_up(e.dk, 16),
                     .dv = (int)at_round_up(e.dv, split ? 64 : 16)};
-    int64_t head = at_max(m.dk, m.dv);
+    m.type = plan->graph->tensor[s->in[AT_IN_Q]].type;
+    int64_t head = at_max(m.dk, m.dv), size = (int64_t)attend_type_size(m.type);
     int stages = at_gpu_of(s->device)->tensor_cores >= 80 ? 2 : 1;
-    m.bf16 = plan->graph->tensor[s->in[AT_IN_Q]].type == ATTEND_BF16;
-    m.terms = plan->precision == ATTEND_F16_P ? 1 : m.bf16 ? 3 : 2;
-    m.keys = head <= 64 ? 64 : head <= 128 ? 32 : 16; /* more would spill */
+    bool once = m.type == ATTEND_F32 || plan->precision == ATTEND_F16_P;
+    m.terms = once ? 1 : m.type == ATTEND_BF16 ? 3 : 2;
+    m.keys = head * size <= 128   ? 64
+             : head * size <= 256 ? 32
+                                  : 16; /* more would spill, or not fit */
     m.warps = split ? 1 : MMA_WARPS;
     /* with 32 rows a warp, registers hold no more channels, terms of weights, or dropout's words */
     bool wide = !split && e.rows * e.ratio > 64 && head <= (m.terms < 3 ? 128 : 64) &&
                 !(s->p->attention.dropout > 0);
     m.rows = m.warps * (wide ? 32 : 16);
-    m.bytes = 2 * (m.rows * m.dk + stages * m.keys * (m.dk + m.dv)) + 16;
+    m.bytes = size * (m.rows * m.dk + stages * m.keys * (m.dk + m.dv)) + 16;
     return m;
 }
 
@@ -119,12 +122,13 @@ static bool tensor_cores(const attend_plan *plan, const struct at_step *s, bool 
     const struct at_gpu *gpu = at_gpu_of(s->device);
     struct at_gpu_sizes e = at_gpu_sizes_of(plan, s);
     attend_type type = g->tensor[s->in[AT_IN_Q]].type;
+    bool tf32 = type == ATTEND_F32 && plan->precision == ATTEND_TF32;
     bool same = type == g->tensor[s->in[AT_IN_K]].type && type == g->tensor[s->in[AT_IN_V]].type;
     return at_need(why, gpu->tensor_cores > 0, "the device has no tensor cores that are used") &&
-           at_need(why, same && (type == ATTEND_F16 || type == ATTEND_BF16),
-                   "q, k and v are not all f16 or all bf16") &&
+           at_need(why, same && (type == ATTEND_F16 || type == ATTEND_BF16 || tf32),
+                   "q, k and v are not all f16 or all bf16, nor f32 where tf32 is asked for") &&
            at_need(why, type == ATTEND_F16 || gpu->tensor_cores >= 80,
-                   "bf16 needs compute capability 8.0") &&
+                   "bf16 and tf32 need compute capability 8.0") &&
            at_need(why, s->in[AT_IN_ADDITIVE] < 0, "additive scores are no products") &&
            at_need(why, e.dk <= MMA_HEAD && e.dv <= MMA_HEAD, "a head of more than 256 channels") &&
            at_need(why, mma_of(plan, s, split).bytes <= gpu->most_local_bytes,
@@ -250,8 +254,11 @@ static int prepare_tensor_cores(attend_plan *plan, struct at_step *s, const stru
         defines, sizeof defines,
         "-DAT_DK=%d -DAT_DV=%d -DAT_WARPS=%d -DAT_ROWS=%d -DAT_KEYS=%d -DAT_TERMS=%d%s%s%s%s%s",
         m->dk, m->dv, m->warps, m->rows, m->keys, m->terms, files ? " -DAT_SPLIT -DAT_FEW=16" : "",
-        m->bf16 ? " -DAT_BF16_IN" : "", edits ? " -DAT_EDITS" : "",
-        p->dropout > 0 ? " -DAT_DROPOUT" : "", s->in[AT_IN_TABLE] >= 0 ? " -DAT_PAGED" : "");
+        m->type == ATTEND_F32    ? " -DAT_TF32"
+        : m->type == ATTEND_BF16 ? " -DAT_BF16_IN"
+                                 : "",
+        edits ? " -DAT_EDITS" : "", p->dropout > 0 ? " -DAT_DROPOUT" : "",
+        s->in[AT_IN_TABLE] >= 0 ? " -DAT_PAGED" : "");
     return prepare(plan, s, 1u << AT_GPU_MMA | 1u << AT_GPU_ATTN_MMA | files, defines, names,
                    files ? 2 : 1, e);
 }
@@ -341,10 +348,11 @@ static int bind_mma(struct attend_exec *x, const struct at_step *s)
     struct problem *p = at_step_state(x, s);
     struct at_k_attn *k = &p->args;
     const struct at_k_view *v[] = {&k->q, &k->k, &k->v};
+    int64_t size = (int64_t)attend_type_size(x->plan->graph->tensor[s->in[AT_IN_Q]].type);
     int status = bind(x, s);
     for (int i = 0; i < 3 && status == 0; i++)
         if (rows_aligned(buffer_address(x, s->in[AT_IN_Q + i]), v[i]->at, v[i]->stride,
-                         i < 2 ? k->dk : k->dv, 2, 16))
+                         i < 2 ? k->dk : k->dv, size, 16))
             k->aligned |= 1 << i;
     if (status == 0 &&
         rows_aligned(buffer_address(x, s->out[0]), k->o.at, k->o.stride, 2, sizeof(float), 8))

@@ -638,7 +638,8 @@ static int run_library(struct attend_exec *x, const struct at_step *s)
                             .a_row = a.a_row,
                             .b_row = s->p->matmul.b_rows ? a.b_n : a.b_k,
                             .c_row = a.c_row,
-                            .b_rows = s->p->matmul.b_rows};
+                            .b_rows = s->p->matmul.b_rows,
+                            .tf32 = x->plan->precision == ATTEND_TF32};
     int status = 0;
     if (g.a_row < a.k || g.b_row < (g.b_rows ? a.k : a.n) || g.c_row < a.n)
         return own_row(s)->run(x, s);

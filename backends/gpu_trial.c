@@ -182,14 +182,15 @@ static int bind_all(attend_exec *x, struct side *side)
 }
 
 /* Computes the graph on a device; op is that of the row in question. */
-static int compute(attend_graph *g, const char *device, enum at_opcode op, struct side *side,
-                   struct at_err *e)
+static int compute(attend_graph *g, const char *device, enum at_opcode op,
+                   attend_precision precision, struct side *side, struct at_err *e)
 {
     attend_compile_opts opts;
     attend_plan *plan = NULL;
     attend_exec *x = NULL;
     attend_compile_opts_init(&opts);
     opts.device = device;
+    opts.precision = precision;
     int status = attend_compile(g, &opts, &plan);
     if (status == 0)
         status = attend_exec_new(plan, &x);
@@ -208,13 +209,13 @@ static int compute(attend_graph *g, const char *device, enum at_opcode op, struc
     return status;
 }
 
-static int compare(const struct side *got, const struct side *want, struct at_err *e)
+static int compare(const struct side *got, const struct side *want, float far, struct at_err *e)
 {
     for (int k = 0; k < got->n; k++) {
         const float *x = got->bind[k].data, *y = want->bind[k].data;
         int64_t n = got->bind[k].bytes / (int64_t)sizeof *x;
         for (int64_t i = 0; got->output[k] && i < n; i++)
-            if (!(fabsf(x[i] - y[i]) <= 2e-4f * (1 + fabsf(y[i]))))
+            if (!(fabsf(x[i] - y[i]) <= far * (1 + fabsf(y[i]))))
                 return at_fail(e, ATTEND_EUNSUPPORTED,
                                "its trial gave %.9g for %.9g at element %lld of %lld", (double)x[i],
                                (double)y[i], (long long)i, (long long)n);
@@ -233,12 +234,12 @@ static int try(attend_plan *plan, const struct at_step *s, bool *same, struct at
         add_rows(g, s);
     else
         add_attention(g, plan, s);
-    int status = compute(g, s->device->name, s->op, &got, e);
+    int status = compute(g, s->device->name, s->op, plan->precision, &got, e);
     if (status == 0)
-        status = compute(g, plan->ctx->device[0].name, s->op, &want, e);
+        status = compute(g, plan->ctx->device[0].name, s->op, plan->precision, &want, e);
     *same = status == 0 && got.row == s->row;
     if (*same)
-        status = compare(&got, &want, e);
+        status = compare(&got, &want, plan->precision == ATTEND_EXACT ? 2e-4f : 2e-2f, e);
     side_free(&got);
     side_free(&want);
     attend_graph_free(g);

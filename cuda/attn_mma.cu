@@ -1,25 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /* Attention by tensor cores (mma.sync; sm_75 and later): a group of AT_WARPS warps has AT_ROWS packed rows,
  * and passes over the keys in tiles of AT_KEYS; where rows are few (AT_SPLIT), a group is a warp, has all of
- * them and a chunk of the keys, and leaves (m, l, acc) in work for attn_merge.cl.  Queries, keys and values, of 16 bits, are staged whole in
- * shared memory; scores, weights and sums stay in registers.  From sm_80 on the next tile is on its way
- * while this one is worked on.
+ * them and a chunk of the keys, and leaves (m, l, acc) in work for attn_merge.cl.  Queries, keys and values
+ * are staged whole in shared memory; scores, weights and sums stay in registers.  From sm_80 on the next tile
+ * is on its way while this one is worked on.
  *
- * A weight meets values as a sum of AT_TERMS numbers of 16 bits: as many as an f32 holds where precision is
+ * A weight of 16 bits meets values as a sum of AT_TERMS numbers: as many as an f32 holds where precision is
  * exact, else one.  Weights of f16 are kept 2^SHIFT times as large, since f16 ends at 2^-24; they pass
  * 2^LAG of the reference m never, or it would have moved, so nothing overflows. */
 #define TILES (AT_ROWS / AT_WARPS / 16) /* of 16 rows, a warp's */
 #define LAG 8.0f
-#ifdef AT_BF16_IN
+#if defined AT_BF16_IN || defined AT_TF32
 #define SHIFT 0.0f
 #define UNSHIFT 1.0f
 #else
 #define SHIFT 7.0f
 #define UNSHIFT 0.0078125f
 #endif
-#define K_BYTES (AT_KEYS * AT_DK * 2)
-#define V_BYTES (AT_KEYS * AT_DV * 2)
-#define TILE_BYTES (AT_ROWS * AT_DK * 2 + STAGES * (K_BYTES + V_BYTES)) /* 16 more are used */
+#define DK_CHUNKS (AT_DK / EACH) /* of a row */
+#define DV_CHUNKS (AT_DV / EACH)
+#define K_BYTES (AT_KEYS * AT_DK * SIZE)
+#define V_BYTES (AT_KEYS * AT_DV * SIZE)
+#define TILE_BYTES (AT_ROWS * AT_DK * SIZE + STAGES * (K_BYTES + V_BYTES)) /* 16 more are used */
 #define ALIGNED_Q 1 /* bits of args.aligned: rows that can be copied by 16 bytes */
 #define ALIGNED_K 2
 #define ALIGNED_V 4
@@ -43,11 +45,90 @@ AT_FN int warp_row()
     return item_now() / 32 * 16 * TILES;
 }
 
+/* ---- accumulate: acc += p v ---- */
+
+#ifdef AT_TF32
+/* Keys 2 (lane % 4) and the next are columns lane % 4 and that + 4 of the weights, since terms of a sum may have any
+ * order: as a lane has them. */
+AT_FN void accumulate(float acc[TILES][AT_DV / 8][4], float p[TILES][AT_KEYS / 8][4], at_u32 v, int lane)
+{
+    at_u32 v_at[2]; /* channel lane / 4 of keys 2 (lane % 4) and the next */
+    for (int i = 0; i < 2; i++)
+        v_at[i] = v + chunk_at<DV_CHUNKS>(lane % 4 * 2 + i, lane / 16) + lane / 4 % 4 * 4;
+#pragma unroll
+    for (int k = 0; k < AT_KEYS / 8; k++) {
+        at_u32 f[TILES][4], b[2];
+#pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                f[t][i] = tf32(p[t][k][i % 2 * 2 + i / 2]);
+#pragma unroll
+        for (int n = 0; n < AT_DV / 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                asm volatile("ld.shared.b32 %0, [%1];"
+                             : "=r"(b[i])
+                             : "r"(along<DV_CHUNKS>(v_at[i], 2 * n) + 8 * k * AT_DV * SIZE)
+                             : "memory");
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+                mma(acc[t][n], f[t], b[0], b[1]);
+        }
+    }
+}
+#else
+AT_FN void accumulate(float acc[TILES][AT_DV / 8][4], float s[TILES][AT_KEYS / 8][4], at_u32 v, int lane)
+{
+    at_u32 v_at = v + chunk_at<DV_CHUNKS>(lane % 16, lane / 16);
+#pragma unroll
+    for (int k = 0; k < AT_KEYS / 16; k++) {
+        at_u32 p[AT_TERMS][TILES][4], b[4];
+#pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int i = 0; i < AT_TERMS; i++)
+                take_term(p[i][t], s[t], k, i + 1 == AT_TERMS);
+#pragma unroll
+        for (int n = 0; n < AT_DV / 16; n++) {
+            load4_turned(b, along<DV_CHUNKS>(v_at, 2 * n) + 16 * k * AT_DV * SIZE);
+#pragma unroll
+            for (int i = 0; i < AT_TERMS; i++)
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+                    mma(acc[t][2 * n], p[i][t], b[0], b[1]);
+                    mma(acc[t][2 * n + 1], p[i][t], b[2], b[3]);
+                }
+        }
+    }
+}
+#endif
+
 /* ---- values that are no numbers ----
  *
  * In a tile where a row sees some keys only, what others hold must not show: 0 times NaN is NaN.  So such
  * tiles are looked through; where one has an infinity or a NaN, `spread` adds them to the rows that see
  * them, and they become 0 before the usual product. */
+
+/* Channels 8 n + 2 (lane % 4) and the next of key j: what is infinite or NaN, and 0 for all else. */
+AT_FN void strange_at(float x[2], at_u32 v, int j, int n)
+{
+    int lane = AT_ITEM % 32, at = lane % 4 * 2 * SIZE;
+    at_u32 from = v + chunk_at<DV_CHUNKS>(j, 8 / EACH * n + at / 16) + at % 16;
+#ifdef AT_TF32
+    at_u32 w[2];
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(w[0]), "=r"(w[1]) : "r"(from) : "memory");
+    for (int e = 0; e < 2; e++)
+        x[e] = __uint_as_float(w[e] & none_of(w[e]));
+#else
+    at_u32 w;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(w) : "r"(from) : "memory");
+    for (int e = 0; e < 2; e++, w >>= 16)
+        x[e] = (w & HALF_INF) != HALF_INF ? 0.0f
+                                          : __uint_as_float((w & 0x8000u) << 16 | 0x7f800000u |
+                                                            ((w & 0x7fffu) > HALF_INF ? 0x400000u : 0));
+#endif
+}
 
 /* The infinities and NaN of key j join the rows that see it: a lane has their values at its columns. */
 AT_FN void spread(float acc[TILES][AT_DV / 8][4], float p[TILES][AT_KEYS / 8][4], at_u32 v)
@@ -76,21 +157,18 @@ AT_FN void spread(float acc[TILES][AT_DV / 8][4], float p[TILES][AT_KEYS / 8][4]
             continue;
 #pragma unroll
         for (int n = 0; n < AT_DV / 8; n++) {
-            at_u32 w;
-            asm volatile("ld.shared.b32 %0, [%1];"
-                         : "=r"(w) : "r"(v + chunk_at<AT_DV / 8>(j, n) + lane % 4 * 4) : "memory");
+            float x[2];
+            strange_at(x, v, j, n);
 #pragma unroll
-            for (int e = 0; e < 2; e++, w >>= 16) {
-                if ((w & HALF_INF) != HALF_INF)
+            for (int e = 0; e < 2; e++) {
+                if (x[e] == 0.0f)
                     continue;
-                float x = __uint_as_float((w & 0x8000u) << 16 | 0x7f800000u |
-                                          ((w & 0x7fffu) > HALF_INF ? 0x400000u : 0));
 #pragma unroll
                 for (int t = 0; t < TILES; t++)
 #pragma unroll
                     for (int h = 0; h < 2; h++)
                         if (seen[t][h])
-                            acc[t][n][2 * h + e] += zero[t][h] ? 0.0f * x : x;
+                            acc[t][n][2 * h + e] += zero[t][h] ? 0.0f * x[e] : x[e];
             }
         }
     }
@@ -120,10 +198,14 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) attn_mma(const struct at_k_attn a, AT
     last = row0 + 16 * TILES < rows ? row0 + 16 * TILES - 1 : rows - 1;
     struct at_keys mine = at_key_range(&a, &in, row0 / in.ratio, row0 < rows ? last / in.ratio + 1 : 0);
 
-    at_u32 sq = (at_u32)__cvta_generic_to_shared(local), sk = sq + AT_ROWS * AT_DK * 2, sv = sk + STAGES * K_BYTES;
-    stage<AT_ROWS, AT_DK / 8>(sq, in.q, a.dk, a.aligned & ALIGNED_Q, [&](int r) {
+    at_u32 sq = (at_u32)__cvta_generic_to_shared(local), sk = sq + AT_ROWS * AT_DK * SIZE, sv = sk + STAGES * K_BYTES;
+    stage<AT_ROWS, DK_CHUNKS>(sq, in.q, a.dk, a.aligned & ALIGNED_Q, [&](int r) {
         return first + r < rows ? at_q_at(&a, &in, g, first + r) : -1;
     });
+#ifdef AT_TF32
+    copies_wait();
+    round_staged<AT_ROWS, DK_CHUNKS>(sq);
+#endif
 #ifdef AT_PAGED
     float by;
     auto key = [&](int j) { return at_k_at(&a, &in, g, j, &by); };
@@ -140,19 +222,19 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) attn_mma(const struct at_k_attn a, AT
 #endif
     auto stage_tile = [&](int j0, int buffer) {
 #ifndef AT_PAGED
-        if (STEP<AT_DK / 8> > 0 && STEP<AT_DV / 8> > 0 && j0 >= keys.first && j0 + AT_KEYS <= keys.end &&
+        if (STEP<DK_CHUNKS> > 0 && STEP<DV_CHUNKS> > 0 && j0 >= keys.first && j0 + AT_KEYS <= keys.end &&
             (a.aligned & (ALIGNED_K | ALIGNED_V)) == (ALIGNED_K | ALIGNED_V)) {
-            if constexpr (STEP<AT_DK / 8> > 0 && STEP<AT_DV / 8> > 0) {
-                stage_whole<AT_KEYS, AT_DK / 8>(sk + buffer * K_BYTES, in.k + 2 * key(j0), a.dk, a.k.stride[2]);
-                stage_whole<AT_KEYS, AT_DV / 8>(sv + buffer * V_BYTES, in.v + 2 * value(j0), a.dv, a.v.stride[2]);
+            if constexpr (STEP<DK_CHUNKS> > 0 && STEP<DV_CHUNKS> > 0) {
+                stage_whole<AT_KEYS, DK_CHUNKS>(sk + buffer * K_BYTES, in.k + SIZE * key(j0), a.dk, a.k.stride[2]);
+                stage_whole<AT_KEYS, DV_CHUNKS>(sv + buffer * V_BYTES, in.v + SIZE * value(j0), a.dv, a.v.stride[2]);
             }
             return;
         }
 #endif
-        stage<AT_KEYS, AT_DK / 8>(sk + buffer * K_BYTES, in.k, a.dk, a.aligned & ALIGNED_K, [&](int r) {
+        stage<AT_KEYS, DK_CHUNKS>(sk + buffer * K_BYTES, in.k, a.dk, a.aligned & ALIGNED_K, [&](int r) {
             return j0 + r >= keys.first && j0 + r < keys.end ? key(j0 + r) : -1;
         });
-        stage<AT_KEYS, AT_DV / 8>(sv + buffer * V_BYTES, in.v, a.dv, a.aligned & ALIGNED_V, [&](int r) {
+        stage<AT_KEYS, DV_CHUNKS>(sv + buffer * V_BYTES, in.v, a.dv, a.aligned & ALIGNED_V, [&](int r) {
             return j0 + r >= keys.first && j0 + r < keys.end ? value(j0 + r) : -1;
         });
     };
@@ -178,8 +260,10 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) attn_mma(const struct at_k_attn a, AT
             stage_tile(j0, 0);
         }
         copies_wait();
+        round_staged<AT_KEYS, DK_CHUNKS>(tk);
+        round_staged<AT_KEYS, DV_CHUNKS>(tv);
         if (a.hides || j0 < keys.full_first || j0 + AT_KEYS > keys.full_end)
-            strange = __syncthreads_or(any_strange<AT_KEYS, AT_DV / 8>(tv));
+            strange = __syncthreads_or(any_strange<AT_KEYS, DV_CHUNKS>(tv));
         else
             __syncthreads();
         if (STAGES == 2 && j0 + AT_KEYS < keys.end)
@@ -188,18 +272,18 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) attn_mma(const struct at_k_attn a, AT
             continue;
 
         /* scores: where a lane's rows of fragments begin */
-        at_u32 q_at = sq + chunk_at<AT_DK / 8>(warp_row() + lane % 16, lane / 16);
-        at_u32 k_at = tk + chunk_at<AT_DK / 8>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+        at_u32 q_at = sq + chunk_at<DK_CHUNKS>(warp_row() + lane % 16, lane / 16);
+        at_u32 k_at = tk + chunk_at<DK_CHUNKS>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
         float s[TILES][AT_KEYS / 8][4] = {};
 #pragma unroll
-        for (int k = 0; k < AT_DK / 16; k++) {
+        for (int k = 0; k < DK_CHUNKS / 2; k++) {
             at_u32 q[TILES][4], b[4];
 #pragma unroll
             for (int t = 0; t < TILES; t++)
-                load4(q[t], along<AT_DK / 8>(q_at, 2 * k) + 16 * t * AT_DK * 2);
+                load4(q[t], along<DK_CHUNKS>(q_at, 2 * k) + 16 * t * AT_DK * SIZE);
 #pragma unroll
             for (int n = 0; n < AT_KEYS / 16; n++) {
-                load4(b, along<AT_DK / 8>(k_at, 2 * k) + 16 * n * AT_DK * 2);
+                load4(b, along<DK_CHUNKS>(k_at, 2 * k) + 16 * n * AT_DK * SIZE);
 #pragma unroll
                 for (int t = 0; t < TILES; t++) {
                     mma(s[t][2 * n], q[t], b[0], b[1]);
@@ -297,32 +381,11 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) attn_mma(const struct at_k_attn a, AT
             weigh(true);
             spread(acc, s, tv);
             __syncthreads();
-            clear_strange<AT_KEYS, AT_DV / 8>(tv);
+            clear_strange<AT_KEYS, DV_CHUNKS>(tv);
             __syncthreads();
         }
 
-        /* accumulate */
-        at_u32 v_at = tv + chunk_at<AT_DV / 8>(lane % 16, lane / 16);
-#pragma unroll
-        for (int k = 0; k < AT_KEYS / 16; k++) {
-            at_u32 p[AT_TERMS][TILES][4], b[4];
-#pragma unroll
-            for (int t = 0; t < TILES; t++)
-#pragma unroll
-                for (int i = 0; i < AT_TERMS; i++)
-                    take_term(p[i][t], s[t], k, i + 1 == AT_TERMS);
-#pragma unroll
-            for (int n = 0; n < AT_DV / 16; n++) {
-                load4_turned(b, along<AT_DV / 8>(v_at, 2 * n) + 16 * k * AT_DV * 2);
-#pragma unroll
-                for (int i = 0; i < AT_TERMS; i++)
-#pragma unroll
-                    for (int t = 0; t < TILES; t++) {
-                        mma(acc[t][2 * n], p[i][t], b[0], b[1]);
-                        mma(acc[t][2 * n + 1], p[i][t], b[2], b[3]);
-                    }
-            }
-        }
+        accumulate(acc, s, tv, lane);
     }
     copies_wait();
 

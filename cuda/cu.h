@@ -127,7 +127,8 @@ struct at_nvrtc {
 /* ---- cuBLAS ---- */
 
 typedef struct cublas_handle_ *cublas_handle;
-enum { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1, CUBLAS_PEDANTIC_MATH = 2 };
+enum { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
+enum { CUBLAS_PEDANTIC_MATH = 2, CUBLAS_TF32_TENSOR_OP_MATH = 3 };
 
 /* Matrices are by columns; their pointers are the device's. */
 #define AT_CUBLAS_LIST(X)                                                                          \

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* cuBLAS, found at run time: products of f32.  A handle for each device of a context, made when the
  * first product asks for it, and tried on a product whose result is known: what gives another, or
- * fails, is not used, and our kernel does the product.  Nothing of f32 is rounded to tf32. */
+ * fails, is not used, and our kernel does the product.  Nothing of f32 is rounded to tf32 unless
+ * the plan may. */
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,6 +49,9 @@ static int multiply(struct at_cuda_device *d, cu_stream stream, const struct at_
         return at_fail(e, ATTEND_ELIMIT, "a product with more than 31 bits of rows or columns");
     /* by columns each matrix is its transpose: c^T = b^T a^T */
     int code = d->blas.set_stream(d->blas_handle, stream);
+    if (!code)
+        code = d->blas.set_math(d->blas_handle,
+                                g->tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH);
     if (!code)
         code = d->blas.sgemm(d->blas_handle, g->b_rows ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N,
                              (int)g->n, (int)g->m, (int)g->k, &one, b, (int)g->b_row, a,
@@ -148,8 +152,6 @@ static int choose(const struct at_device *device, struct at_err *e)
         d->blas_handle = NULL;
         status = at_fail(e, ATTEND_EUNSUPPORTED, "cublasCreate failed (%d)", code);
     }
-    if (status == 0 && (code = d->blas.set_math(d->blas_handle, CUBLAS_PEDANTIC_MATH)))
-        status = at_fail(e, ATTEND_EUNSUPPORTED, "cublasSetMathMode failed (%d)", code);
     if (status == 0)
         status = try(device, e);
     if (status < 0)

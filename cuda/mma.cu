@@ -1,12 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/* What kernels by tensor cores share (mma.sync; sm_75 and later): tiles of 16-bit numbers in shared memory,
- * copied there 16 bytes at a time, from sm_80 on while others are worked on; fragments, and numbers of f32
- * as sums of some of 16 bits.
+/* What kernels by tensor cores share (mma.sync; sm_75 and later): tiles of numbers in shared memory, copied
+ * there 16 bytes at a time, from sm_80 on while others are worked on; fragments, and numbers of f32 as sums of
+ * some of 16 bits.
+ *
+ * Numbers have 16 bits, or with AT_TF32 are of f32 and are rounded once they are there.  ldmatrix takes 16 bytes of
+ * a row, whatever they are: 8 numbers, or 4.
  *
  * Fragments, by lane (PTX ISA, "Matrix Fragments for mma.m16n8k16"): of a 16 x 8 result, rows lane / 4
  * and that + 8, columns 2 (lane % 4) and the next.  Results of two times 8 columns are, packed, what the
- * next product takes for its 16 columns. */
+ * next product takes for its 16 columns.  Of tf32 it takes 8, as columns lane % 4 and that + 4. */
 #define ITEMS (32 * AT_WARPS)
+#ifdef AT_TF32
+typedef at_u32 stored;
+#else
+typedef unsigned short stored;
+#endif
+#define SIZE ((int)sizeof(stored))
+#define EACH (16 / SIZE) /* numbers of a chunk */
 #ifdef AT_BF16_IN
 #define HALF_INF 0x7f80u
 #else
@@ -85,25 +95,25 @@ AT_FN int item_now()
 /* What an item stages of rows of P chunks: chunk c of rows r, r + STEP<P> and so on. */
 template <int P> constexpr int STEP = ITEMS % P == 0 ? ITEMS / P : 0; /* 0: of no such rows */
 
-/* N rows of `channels` and zeros up to 8 P, of any alignment; row(r) is where row r begins, in elements, or
+/* N rows of `channels` and zeros up to EACH P, of any alignment; row(r) is where row r begins, in elements, or
  * -1 for zeros. */
 template <int N, int P, class Row>
 AT_FN void stage(at_u32 to, const uchar *from, int channels, int aligned, Row row)
 {
     for (int e = item_now(); e < N * P; e += ITEMS) {
-        int r = e / P, c = e % P, left = channels - 8 * c;
+        int r = e / P, c = e % P, left = channels - EACH * c;
         at_i64 at = row(r);
         if (at < 0)
             at = left = 0;
-        const unsigned short *p = (const unsigned short *)from + at + 8 * c;
+        const stored *p = (const stored *)from + at + EACH * c;
         if (aligned) {
             copy_chunk(to + chunk_at<P>(r, c), left > 0 ? (const uchar *)p : from, left > 0);
         } else {
-            chunk x;
-            for (int i = 0; i < 4; i++) {
-                at_u32 lo = 2 * i < left ? p[2 * i] : 0, hi = 2 * i + 1 < left ? p[2 * i + 1] : 0;
-                x.w[i] = lo | hi << 16;
-            }
+            chunk x = {};
+#pragma unroll
+            for (int i = 0; i < EACH; i++)
+                if (i < left)
+                    x.w[i * SIZE / 4] |= (at_u32)p[i] << (i * 8 * SIZE % 32);
             store_chunk(to + chunk_at<P>(r, c), x);
         }
     }
@@ -112,14 +122,36 @@ AT_FN void stage(at_u32 to, const uchar *from, int channels, int aligned, Row ro
 /* The same where all N rows are there, aligned, and `stride` elements apart. */
 template <int N, int P> AT_FN void stage_whole(at_u32 to, const uchar *from, int channels, at_i64 stride)
 {
-    int item = item_now(), c = item % P, given = 8 * c < channels;
-    const uchar *p = from + 2 * (item / P * stride + 8 * c);
+    int item = item_now(), c = item % P, given = EACH * c < channels;
+    const uchar *p = from + SIZE * (item / P * stride + EACH * c);
 #pragma unroll
     for (int r = 0; r < N; r += STEP<P>) {
         if (N % STEP<P> == 0 || r + item / P < N)
             copy_chunk(to + chunk_at<P>(r + item / P, c), p, given);
-        p += 2 * STEP<P> * stride;
+        p += SIZE * STEP<P> * stride;
     }
+}
+
+#ifdef AT_TF32
+AT_FN at_u32 tf32(float x)
+{
+    at_u32 r;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+    return r;
+}
+#endif
+
+/* The chunks that this item staged of N rows become what products take. */
+template <int N, int P> AT_FN void round_staged(at_u32 at)
+{
+#ifdef AT_TF32
+    for (int e = item_now(); e < N * P; e += ITEMS) {
+        chunk c = load_chunk(at + chunk_at<P>(e / P, e % P));
+        for (int i = 0; i < 4; i++)
+            c.w[i] = tf32(__uint_as_float(c.w[i]));
+        store_chunk(at + chunk_at<P>(e / P, e % P), c);
+    }
+#endif
 }
 
 /* ---- fragments ---- */
@@ -136,10 +168,15 @@ AT_FN void load4_turned(at_u32 r[4], at_u32 at)
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
 }
 
-/* c += a b, 16 x 16 by 16 x 8. */
+/* c += a b, 16 x 16 by 16 x 8, or of tf32 16 x 8 by 8 x 8. */
 AT_FN void mma(float c[4], const at_u32 a[4], at_u32 b0, at_u32 b1)
 {
-#if __CUDA_ARCH__ >= 800 && defined AT_BF16_IN
+#ifdef AT_TF32
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#elif __CUDA_ARCH__ >= 800 && defined AT_BF16_IN
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -221,10 +258,14 @@ AT_FN void take_term(at_u32 f[4], float (*p)[4], int k, int last)
 
 /* ---- infinities and NaN ---- */
 
-AT_FN at_u32 none_of(at_u32 w) /* a mask of the halves that are infinite or NaN */
+AT_FN at_u32 none_of(at_u32 w) /* a mask of the numbers in it that are infinite or NaN */
 {
+#ifdef AT_TF32
+    return (w & 0x7f800000u) == 0x7f800000u ? 0xffffffffu : 0;
+#else
     at_u32 lo = (w & HALF_INF) == HALF_INF ? 0xffffu : 0, hi = (w >> 16 & HALF_INF) == HALF_INF ? 0xffff0000u : 0;
     return lo | hi;
+#endif
 }
 
 /* Whether this item's share of N rows of P chunks has one. */

@@ -22,7 +22,7 @@ static const struct {
     }
     SWITCH(additive),  SWITCH(alibi),         SWITCH(sinks), SWITCH(lse),  SWITCH(used),
     SWITCH(packed),    SWITCH(ring),          SWITCH(vk),    SWITCH(bshd), SWITCH(strided),
-    SWITCH(unaligned), SWITCH(deterministic), SWITCH(huge),  SWITCH(nan),
+    SWITCH(unaligned), SWITCH(deterministic), SWITCH(tf32),  SWITCH(huge), SWITCH(nan),
 #undef SWITCH
 };
 

@@ -27,6 +27,7 @@
  *     kv-f16 kv-q8_0 kv-f8        the type of k and v, where it is another (f8: with scales)
  *     bshd strided unaligned      layouts: heads inside of rows; padded rows; odd addresses
  *     deterministic               a plan of which no row depends on the rows beside it
+ *     tf32                        a plan that may round f32 to tf32 for products
  *     huge nan                    scores in the thousands; what is hidden holds NaN and infinity
  *     seed7                       other numbers (0)
  */
@@ -54,7 +55,7 @@ struct at_problem {
     float dropout;
     bool offset; /* q_offset is given, and align unset */
     bool additive, alibi, sinks, lse, used, packed, ring, vk, bshd, strided, unaligned;
-    bool deterministic, huge, nan;
+    bool deterministic, tf32, huge, nan;
     int64_t seed;
 };
 

@@ -105,10 +105,10 @@ void at_ref_attention_row(const struct at_attn *a, int64_t n, int64_t h, int64_t
                           double *lse);
 
 /* How far a sound f32 kernel may be from that row: |O - o[d]| <= bound_o[d] and |LSE - lse| <=
- * *bound_lse.  Derived in ref_bound.c.  A NaN of the row asks for a NaN, and its bound means
- * nothing. */
-void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64_t i,
-                            double *bound_o, double *bound_lse);
+ * *bound_lse.  Derived in ref_bound.c; of the precisions tf32 alone matters.  A NaN of the row asks
+ * for a NaN, and its bound means nothing. */
+void at_ref_attention_bound(const struct at_attn *a, attend_precision precision, int64_t n,
+                            int64_t h, int64_t i, double *bound_o, double *bound_lse);
 
 /* One query row at work, and the scores of a run of its keys: what the two functions share. */
 struct at_ref_row {

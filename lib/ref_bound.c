@@ -28,12 +28,17 @@
  * cannot be held: tiny is 2^-126, of f32.  Where v is f16, weights may meet it as sums of two f16,
  * good to 2^-21 (8 u: what TERMS leaves for moves that are rarer than one in 12 keys, and LAG for
  * an m that lags less, pays for them), or to half of f16's last place, 2^-25; with the largest at
- * least 2^7 that is 2^-32 of it.  Where B reaches 1 nothing is promised: infinity. */
+ * least 2^7 that is 2^-32 of it.  Where B reaches 1 nothing is promised: infinity.
+ *
+ * With tf32 both operands of a product may have been rounded to 10 bits after the first, each by a
+ * factor within 1 +- 2^-11: then a product is off by TF32 = 2^-10 + 2^-22 of itself, beside what
+ * f32 does.  That is the first line of e_j once more, with TF32 for (dk + 6) u, and TF32 exp(r_j)
+ * in each weight that meets a value, though not in l. */
 #include <math.h>
 
 #include "ref.h"
 
-static const double U = 0x1p-24, TERMS = 1.5;
+static const double U = 0x1p-24, TERMS = 1.5, TF32 = 0x1p-10 + 0x1p-22;
 static const double LAG = 16.635532333438686; /* 24 ln 2 */
 
 static double rounding(attend_type type)
@@ -71,13 +76,14 @@ static double largest(const struct at_ref_row *r, struct at_keys keys)
 /* e_j of a visible key, whose score goes into *s: the score expression's share is what it states
  * for an argument that is that far off.  0 where it is -inf for certain. */
 static double exponent_error(const struct at_ref_row *r, int64_t j, double plain, double m,
-                             double *s)
+                             double product, double *s)
 {
-    double error = plain == -(double)INFINITY
-                       ? 0
-                       : U * ((double)(r->a->dk + (r->a->additive ? 32 : 6)) * magnitude(r, j) +
-                              4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
-                              8 * (double)r->a->softcap);
+    double error =
+        plain == -(double)INFINITY
+            ? 0
+            : (U * (double)(r->a->dk + (r->a->additive ? 32 : 6)) + product) * magnitude(r, j) +
+                  U * (4 * (fabs(at_ref_alibi(r, j)) + fabs(at_ref_added(r, j))) +
+                       8 * (double)r->a->softcap);
     *s = at_ref_score(r, j, plain, &error);
     bool none =
         *s == -(double)INFINITY && (error == 0 || plain == *s); /* -inf stays -inf in f32, too */
@@ -90,11 +96,12 @@ static double weight_error(double s, double error)
     return error < 1 ? exp(s) * expm1(error) : exp(s + error);
 }
 
-void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64_t i,
-                            double *bound_o, double *bound_lse)
+void at_ref_attention_bound(const struct at_attn *a, attend_precision precision, int64_t n,
+                            int64_t h, int64_t i, double *bound_o, double *bound_lse)
 {
     struct at_ref_row r;
     double o[AT_MAX_HEAD], v[AT_MAX_HEAD], lse, s, b = 0;
+    double product = precision == ATTEND_TF32 ? TF32 : 0;
     at_ref_attention_row(a, n, h, i, o, &lse);
     at_ref_row_begin(&r, a, n, h, i);
     struct at_keys keys = at_key_range(&a->visible, r.seq, i, i + 1);
@@ -106,12 +113,13 @@ void at_ref_attention_bound(const struct at_attn *a, int64_t n, int64_t h, int64
         double plain = at_ref_plain_score(&r, j);
         if (plain == -(double)INFINITY && (!a->score_expr || at_ref_hides(&r, j)))
             continue;
-        double error = exponent_error(&r, j, plain, m, &s);
+        double error = exponent_error(&r, j, plain, m, product, &s);
         if (s == -(double)INFINITY && error == 0)
             continue;
         double pw = weight_error(s - lse, error + sums);
         at_ref_value(&r, j, v);
-        double share = (pw + tiny(a->v.type)) * at_ref_dropout(&r, j);
+        double rounded = product * (pw + exp(s - lse));
+        double share = (pw + rounded + tiny(a->v.type)) * at_ref_dropout(&r, j);
         for (int64_t d = 0; d < a->dv; d++)
             bound_o[d] += share * fabs(v[d]);
         b += pw;

@@ -20,7 +20,8 @@ static const char *const words[] = {
     "attention:f32:b3h2g1q33k17d8:lse:packed:nan",
     "attention:f16:b3h2g1q1k100d64:causal-br:kv-q8_0:page16:lse",
     "attention:f32:b3h2g1q9k100d8:causal-off:mask-f16-1h1k:layout16_64:xmask7:xscore1:packed",
-    "attention:f16:b3h2g1q9k100d16v8:off:w5_2:mask-bf16:kv-f8:page16:packed:ring:vk:deterministic",
+    "attention:f16:b3h2g1q9k100d16v8:off:w5_2:mask-bf16:kv-f8:page16:packed:ring:vk:deterministic:"
+    "tf32",
     "attention:f32:b3h2g1q9k100d8:used:packed",
     "attention:bf16:b2147483647h575g575q2147483647k2147483647d575v576:causal-br:"
     "w2147483647_2147483647:mask-float-1111:cap1.2345679e-10:scale-1.2345679e-10:kv-f16:alibi:"

@@ -227,8 +227,27 @@ static double as_f32(double x)
     return (double)(float)x;
 }
 
-static double score(const struct random *r, int n, int h, int i, int j, double (*as)(double))
+/* An operand of tf32: a float with 10 bits after the first, halves away from 0. */
+static double as_tf32(double x)
 {
+    float f = (float)x;
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    bits = (bits + 0x1000) & 0xffffe000;
+    memcpy(&f, &bits, sizeof f);
+    return (double)f;
+}
+
+/* What results, and operands of products, are rounded to. */
+struct arithmetic {
+    double (*as)(double), (*operand)(double);
+};
+static const struct arithmetic f64 = {as_f64, as_f64}, f32 = {as_f32, as_f64},
+                               tf32 = {as_f32, as_tf32};
+
+static double score(const struct random *r, int n, int h, int i, int j, struct arithmetic in)
+{
+    double (*as)(double) = in.as;
     const float *q = &r->q[((n * NH + h) * NQ + i) * DK],
                 *k = &r->k[((n * NG + h / 2) * NK + j) * DK];
     int p = i + (int)r->seq[n].off;
@@ -236,18 +255,19 @@ static double score(const struct random *r, int n, int h, int i, int j, double (
         return -INF;
     double s = 0;
     for (int d = 0; d < DK; d++)
-        s = as(s + as((double)q[d] * (double)k[d]));
+        s = as(s + as(in.operand((double)q[d]) * in.operand((double)k[d])));
     s = as(5 * as(tanh(as(as(s * (double)r->a.scale) / 5))));
     s = as(s - as((double)r->alibi[h] * abs(p - j)));
     return as(s + (double)r->bias[(h * NQ + i) * NK + j]);
 }
 
-/* Softmax written down: all scores of a row, the maximum, the sums; each result rounded by `as`. */
-static void textbook(const struct random *r, int n, int h, int i, double *o, double (*as)(double))
+/* Softmax written down: all scores of a row, the maximum, the sums; each result rounded. */
+static void textbook(const struct random *r, int n, int h, int i, double *o, struct arithmetic in)
 {
+    double (*as)(double) = in.as;
     double p[NK], top = (double)r->sinks[h], sum;
     for (int j = 0; j < NK; j++) {
-        p[j] = score(r, n, h, i, j, as);
+        p[j] = score(r, n, h, i, j, in);
         top = fmax(top, p[j]);
     }
     sum = as(exp(as((double)r->sinks[h] - top)));
@@ -258,7 +278,8 @@ static void textbook(const struct random *r, int n, int h, int i, double *o, dou
     for (int d = 0; d < DV; d++) {
         double acc = 0;
         for (int j = 0; j < NK; j++)
-            acc = as(acc + as(p[j] * (double)r->v[((n * NG + h / 2) * NK + j) * DV + d]));
+            acc = as(acc + as(in.operand(p[j]) *
+                              in.operand((double)r->v[((n * NG + h / 2) * NK + j) * DV + d])));
         o[d] = as(acc / sum);
     }
 }
@@ -266,19 +287,23 @@ static void textbook(const struct random *r, int n, int h, int i, double *o, dou
 static void test_textbook(float size)
 {
     static struct random r;
-    double o[DV], want[DV], plain[DV], bound[DV], bound_lse;
-    double worst = 0, worst_f32 = 0, largest = 0;
+    double o[DV], want[DV], plain[DV], rounded[DV], bound[DV], bound_tf32[DV], bound_lse;
+    double worst = 0, worst_f32 = 0, worst_tf32 = 0, beyond = 0, largest = 0;
     draw_problem(&r, size);
     for (int n = 0; n < NB; n++)
         for (int h = 0; h < NH; h++)
             for (int i = 0; i < NQ; i++) {
                 at_ref_attention_row(&r.a, n, h, i, o, NULL);
-                at_ref_attention_bound(&r.a, n, h, i, bound, &bound_lse);
-                textbook(&r, n, h, i, want, as_f64);
-                textbook(&r, n, h, i, plain, as_f32);
+                at_ref_attention_bound(&r.a, ATTEND_EXACT, n, h, i, bound, &bound_lse);
+                at_ref_attention_bound(&r.a, ATTEND_TF32, n, h, i, bound_tf32, &bound_lse);
+                textbook(&r, n, h, i, want, f64);
+                textbook(&r, n, h, i, plain, f32);
+                textbook(&r, n, h, i, rounded, tf32);
                 for (int d = 0; d < DV; d++) {
                     worst = fmax(worst, fabs(o[d] - want[d]));
                     worst_f32 = fmax(worst_f32, fabs(o[d] - plain[d]) / bound[d]);
+                    worst_tf32 = fmax(worst_tf32, fabs(o[d] - rounded[d]) / bound_tf32[d]);
+                    beyond = fmax(beyond, fabs(o[d] - rounded[d]) / bound[d]);
                     largest = fmax(largest, bound[d]);
                 }
             }
@@ -286,6 +311,8 @@ static void test_textbook(float size)
        worst);
     ok(worst_f32 < 1, "plain f32 is within its bound: at most %.3g of it", worst_f32);
     ok(worst_f32 > 1e-3 && largest < 1e-3, "which is not loose: at most %.3g", largest);
+    ok(worst_tf32 < 1 && worst_tf32 > 1e-3 && beyond > 1,
+       "tf32 is within its own, at most %.3g of it, and not that of f32: %.3g", worst_tf32, beyond);
 }
 
 /* A bias of -1e9, which is how some hide keys, leaves the bound of the others as it was. */
@@ -297,9 +324,9 @@ static void test_far_bias(void)
     int64_t j = r.seq[0].nk - NQ; /* seen by row 0, if no mask hides it */
     r.mask[j] = 1;
     r.bias[j] = -100;
-    at_ref_attention_bound(&r.a, 0, 0, 0, near, &lse_near);
+    at_ref_attention_bound(&r.a, ATTEND_EXACT, 0, 0, 0, near, &lse_near);
     r.bias[j] = -1e9f;
-    at_ref_attention_bound(&r.a, 0, 0, 0, far, &lse_far);
+    at_ref_attention_bound(&r.a, ATTEND_EXACT, 0, 0, 0, far, &lse_far);
     ok(near[0] > 0 && near[0] < 1e-3 && fabs(far[0] - near[0]) < 1e-9, "bound %g, with -1e9 %g",
        near[0], far[0]);
     ok(lse_near > 0 && lse_near < 1e-3 && fabs(lse_far - lse_near) < 1e-9, "of LSE: %g, %g",
@@ -332,7 +359,7 @@ static void test_types(void)
         r.a.v.stride[2] = NG * DV;
         for (int h = 0; h < NH; h++) {
             at_ref_attention_row(&r.a, 1, h, 2, o, NULL);
-            textbook(&r, 1, h, 2, want, as_f64);
+            textbook(&r, 1, h, 2, want, f64);
             for (int d = 0; d < DV; d++)
                 worst = fmax(worst, fabs(o[d] - want[d]));
         }

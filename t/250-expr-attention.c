@@ -248,7 +248,7 @@ static bool compare(const struct wanted *w, const struct problem *p, int64_t *sh
             for (int64_t i = 0; i < p->nq; i++) {
                 int64_t at = (n * p->nh + h) * p->nq + i;
                 at_ref_attention_row(&w->a, n, h, i, row, &row_lse);
-                at_ref_attention_bound(&w->a, n, h, i, bound, &bound_lse);
+                at_ref_attention_bound(&w->a, ATTEND_EXACT, n, h, i, bound, &bound_lse);
                 *sharp += bound_lse < 1e-3;
                 for (int64_t c = 0; c < p->d; c++)
                     if (!near(o[at * p->d + c], row[c], bound[c])) {

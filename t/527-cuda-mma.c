@@ -20,6 +20,8 @@ static const char *const both_words[] = {"attention:f16:b1h4g2q80k150d64:causal-
                                          "attention:f16:b2h9g3q1k300d80:sinks:used:huge:nan:lse",
                                          "attention:bf16:b1h2g1q40k70d128:mask-bool:nan:huge:lse",
                                          NULL};
+static const char *const tf32_words[] = {"attention:f32:b1h4g2q80k150d64:causal-br:lse:tf32",
+                                         "attention:f32:b1h2g1q1k300d80:used:nan:lse:tf32", NULL};
 static const struct words quick[] = {
     {75,  f16_words },
     {80,  both_words},
@@ -68,6 +70,21 @@ static const char *const all_bf16[] = {
     "attention:bf16:b2h8g2q1k700d128:causal-br:huge:lse",
 };
 
+static const char *const all_tf32[] = {
+    "attention:f32:b1h1g1q1k1d1:lse:tf32",
+    "attention:f32:b1h2g1q12k0d8:sinks:lse:tf32",
+    "attention:f32:b1h4g2q133k265d64:causal-br:lse:tf32",
+    "attention:f32:b1h2g1q90k130d128:w30_5:br:nan:lse:tf32",
+    "attention:f32:b1h2g1q33k70d24v100:lse:tf32",
+    "attention:f32:b4h2g2q70k90d33v17:packed:causal-br:alibi:unaligned:nan:lse:tf32",
+    "attention:f32:b2h4g2q33k130d64:mask-float:drop0.3:nan:lse:tf32",
+    "attention:f32:b2h4g2q129k129d80:causal-br:w15_0:sinks:cap20:mask-bool:lse:tf32",
+    "attention:f32:b3h4g2q33k130d40:page7:mask-bool:nan:lse:tf32",
+    "attention:f32:b2h4g2q33k65d96:bshd:strided:causal-br:lse:tf32",
+    "attention:f32:b2h8g2q1k700d64:causal-br:lse:tf32",
+    "attention:f32:b3h4g2q5k130d40v100:causal-br:w20_0:page16:ring:nan:lse:tf32",
+};
+
 static attend_ctx *open_device(int cc)
 {
     attend_ctx *ctx;
@@ -86,7 +103,8 @@ static void close_device(attend_ctx *ctx, int cc)
         diag("%s: %s", emu_kind(), emu_report());
 }
 
-static bool is_taken(attend_ctx *ctx, const char *word)
+/* Whether mma, or decode_mma where rows are few, takes the word. */
+static void test_taken(attend_ctx *ctx, const char *word, bool want)
 {
     struct at_problem p;
     char err[320];
@@ -95,24 +113,36 @@ static bool is_taken(attend_ctx *ctx, const char *word)
     if (at_problem_parse(word, &p, err, sizeof err) < 0)
         bail("%s", err);
     attend_graph *g = check_graph(ctx, &p);
-    attend_compile_opts_init(&opts);
+    check_opts(&opts, &p);
     opts.device = "cuda:0";
     char *text =
         g && attend_compile(g, &opts, &plan) == 0 ? attend_plan_describe(plan, ATTEND_TEXT) : NULL;
     bool few = p.nq * (p.nh / p.ng) <= 16;
     bool taken = text && strstr(text, few ? "-> cuda:0/decode_mma" : "-> cuda:0/mma");
-    if (!taken)
+    if (!ok(text && taken == want, "%s mma: %s", want ? "by" : "not by", word))
         diag("%s", text ? text : g ? attend_graph_error(g) : "no graph");
     attend_free(text);
     attend_plan_free(plan);
     attend_graph_free(g);
-    return taken;
 }
 
 static void test_word(attend_ctx *ctx, const char *word)
 {
     check_word(ctx, "cuda:0", word);
-    ok(is_taken(ctx, word), "by mma: %s", word);
+    test_taken(ctx, word, true);
+}
+
+/* f32 where tf32 is allowed: sm_75 has none, so its kernels of f32 have the word. */
+static void test_tf32(attend_ctx *ctx, int cc, bool slow)
+{
+    for (const char *const *word = tf32_words; *word && (slow || cc == 80 || cc == 90); word++) {
+        check_word(ctx, "cuda:0", *word);
+        test_taken(ctx, *word, cc >= 80);
+    }
+    for (size_t n = 0; n < NELEM(all_tf32) && slow && cc >= 80; n++)
+        test_word(ctx, all_tf32[n]);
+    if (cc == 80)
+        test_taken(ctx, "attention:f32:b1h4g2q80k150d64:lse", false);
 }
 
 /* ---- values that are no numbers, which some rows see ---- */
@@ -121,9 +151,10 @@ static void test_word(attend_ctx *ctx, const char *word)
 #define KEYS 70
 #define D 16
 
-static void run(attend_ctx *ctx, const char *device, float dropout, attend_precision precision,
-                void *q, void *k, void *v, float *o)
+static void run_as(attend_ctx *ctx, const char *device, attend_type type, float dropout,
+                   attend_precision precision, void *q, void *k, void *v, float *o)
 {
+    const int64_t size = (int64_t)attend_type_size(type);
     attend_plan *plan = NULL;
     attend_exec *x = NULL;
     attend_attention_opts opts;
@@ -136,15 +167,15 @@ static void run(attend_ctx *ctx, const char *device, float dropout, attend_preci
     opts.mask.causal = true;
     opts.dropout = dropout;
     opts.mask.align = ATTEND_BOTTOM_RIGHT;
-    attend_tensor tq = attend_graph_input(g, "q", ATTEND_F16, ATTEND_SHAPE(1, 1, ROWS, D));
-    attend_tensor tk = attend_graph_input(g, "k", ATTEND_F16, ATTEND_SHAPE(1, 1, KEYS, D));
-    attend_tensor tv = attend_graph_input(g, "v", ATTEND_F16, ATTEND_SHAPE(1, 1, KEYS, D));
+    attend_tensor tq = attend_graph_input(g, "q", type, ATTEND_SHAPE(1, 1, ROWS, D));
+    attend_tensor tk = attend_graph_input(g, "k", type, ATTEND_SHAPE(1, 1, KEYS, D));
+    attend_tensor tv = attend_graph_input(g, "v", type, ATTEND_SHAPE(1, 1, KEYS, D));
     attend_graph_output(g, "o", attend_graph_attention(g, tq, tk, tv, &opts, NULL));
     const attend_binding b[] = {
-        {.name = "q", .data = q, .bytes = ROWS * D * 2},
-        {.name = "k", .data = k, .bytes = KEYS * D * 2},
-        {.name = "v", .data = v, .bytes = KEYS * D * 2},
-        {.name = "o", .data = o, .bytes = ROWS * D * 4},
+        {.name = "q", .data = q, .bytes = ROWS * D * size},
+        {.name = "k", .data = k, .bytes = KEYS * D * size},
+        {.name = "v", .data = v, .bytes = KEYS * D * size},
+        {.name = "o", .data = o, .bytes = ROWS * D * 4   },
     };
     if (attend_compile(g, &c, &plan) < 0 || attend_exec_new(plan, &x) < 0 ||
         attend_bind(x, b, 4) < 0 || attend_run(x) < 0)
@@ -152,6 +183,12 @@ static void run(attend_ctx *ctx, const char *device, float dropout, attend_preci
     attend_exec_free(x);
     attend_plan_free(plan);
     attend_graph_free(g);
+}
+
+static void run(attend_ctx *ctx, const char *device, float dropout, attend_precision precision,
+                void *q, void *k, void *v, float *o)
+{
+    run_as(ctx, device, ATTEND_F16, dropout, precision, q, k, v, o);
 }
 
 /* Rows from 10 on see NaN in channel 3, from 15 on inf in channel 4, from 20 on -inf, too, in 4 and
@@ -237,6 +274,48 @@ static void test_half_weights(attend_ctx *ctx)
     ok(memcmp(exact, got, sizeof got) != 0, "and only there");
 }
 
+/* Inputs that tf32 holds, scores from -500 to 500 in each row: products are exact, a score is off
+ * by some (D + 6) 2^-24 of 1000, a weight by 2^-11 of itself beside that, and values are at most 1.
+ * Scores that do not fit the bound of words: there those of tf32 are off by too much to say
+ * anything.  Rows see NaN and infinities as they do of f16. */
+static void test_rounded(attend_ctx *ctx)
+{
+    static float q[ROWS * D], k[KEYS * D], v[KEYS * D], want[ROWS * D], got[ROWS * D],
+        exact[ROWS * D];
+    const float bound = 0x1p-11f + 2 * (D + 6) * 0x1p-24f * 1000;
+    float worst = 0;
+    int wrong = 0, strange = 0;
+    for (int i = 0; i < ROWS * D; i++)
+        q[i] = (float)(i * 37 % 1024 - 512) * 0x1p-5f;
+    for (int i = 0; i < KEYS * D; i++) {
+        k[i] = (float)(i * 53 % 1024 - 512) * 0x1p-6f;
+        v[i] = (float)(i * 29 % 1024 - 512) * 0x1p-9f;
+    }
+    run_as(ctx, "ref", ATTEND_F32, 0, ATTEND_EXACT, q, k, v, want);
+    run_as(ctx, "cuda:0", ATTEND_F32, 0, ATTEND_EXACT, q, k, v, exact);
+    run_as(ctx, "cuda:0", ATTEND_F32, 0, ATTEND_TF32, q, k, v, got);
+    for (int i = 0; i < ROWS * D; i++)
+        worst = fmaxf(worst, fabsf(got[i] - want[i]));
+    ok(worst <= bound, "tf32 of numbers that it holds: off by %g of %g", (double)worst,
+       (double)bound);
+    ok(memcmp(exact, got, sizeof got) != 0, "and not exact");
+    v[(KEYS - ROWS + 10) * D + 3] = NAN;
+    v[(KEYS - ROWS + 15) * D + 4] = INFINITY;
+    for (int i = 0; i < ROWS * D; i++)
+        q[i] *= 0x1p-6f; /* no weight is 0 */
+    run_as(ctx, "ref", ATTEND_F32, 0, ATTEND_EXACT, q, k, v, want);
+    run_as(ctx, "cuda:0", ATTEND_F32, 0, ATTEND_TF32, q, k, v, got);
+    for (int i = 0; i < ROWS * D; i++) {
+        bool same = isnan(want[i])   ? isnan(got[i])
+                    : isinf(want[i]) ? want[i] == got[i]
+                                     : fabsf(want[i] - got[i]) <= bound;
+        wrong += !same;
+        strange += !isfinite(want[i]);
+    }
+    is_int(wrong, 0, "what is no number shows where it is seen");
+    ok(strange > 0, "which is in %d places", strange);
+}
+
 int main(int argc, char **argv)
 {
     const char *why;
@@ -252,10 +331,12 @@ int main(int argc, char **argv)
             test_word(ctx, *word);
         for (size_t n = 0; n < NELEM(all_words) && slow; n++)
             test_word(ctx, all_words[n]);
+        test_tf32(ctx, quick[i].cc, slow);
         for (size_t n = 0; n < NELEM(all_bf16) && slow && quick[i].cc >= 80; n++)
             test_word(ctx, all_bf16[n]);
         if (quick[i].cc == 80)
-            test_seen(ctx, 0), test_seen(ctx, 0.5f), test_one(ctx), test_half_weights(ctx);
+            test_seen(ctx, 0), test_seen(ctx, 0.5f), test_one(ctx), test_half_weights(ctx),
+                test_rounded(ctx);
         close_device(ctx, quick[i].cc);
     }
     return done_testing();

@@ -19,9 +19,13 @@ static void (*driver)(const struct at_cu *);
 static void (*set_fault)(const char *);
 static int (*handles)(void);
 static int (*calls)(void);
+static int (*math)(void);
 
-static attend_plan *make_plan(attend_ctx *ctx, const char *device, enum kind kind)
+static attend_plan *make_plan_in(attend_ctx *ctx, const char *device, enum kind kind,
+                                 attend_precision precision)
 {
+    attend_compile_opts o;
+    attend_plan *plan;
     attend_graph *g = attend_graph_new(ctx);
     attend_tensor ta = attend_graph_input(
         g, "a", ATTEND_F32, kind == REPEATED ? ATTEND_SHAPE(1, K) : ATTEND_SHAPE(B, M, 2 * K));
@@ -34,9 +38,18 @@ static attend_plan *make_plan(attend_ctx *ctx, const char *device, enum kind kin
     attend_graph_output(g, "y",
                         kind == COLUMNS ? attend_graph_matmul(g, ta, tb)
                                         : attend_graph_matmul_nt(g, ta, tb));
-    attend_plan *plan = help_compile(g, device, 1);
+    attend_compile_opts_init(&o);
+    o.device = device;
+    o.precision = precision;
+    if (attend_compile(g, &o, &plan) < 0)
+        bail("compile: %s", attend_graph_error(g));
     attend_graph_free(g);
     return plan;
+}
+
+static attend_plan *make_plan(attend_ctx *ctx, const char *device, enum kind kind)
+{
+    return make_plan_in(ctx, device, kind, ATTEND_EXACT);
 }
 
 /* What came of a run; its sentence goes to `said`. */
@@ -109,6 +122,23 @@ static void test_refusal(const char *fault, const char *reason)
     set_fault("");
 }
 
+/* Operands are rounded where the plan may, and there alone: plans share a handle. */
+static void test_tf32(void)
+{
+    char said[300];
+    attend_ctx *ctx = help_context(1);
+    attend_plan *exact = make_plan(ctx, "cuda:0", ROWS),
+                *plan = make_plan_in(ctx, "cuda:0", ROWS, ATTEND_TF32);
+    ok(by_library(plan), "the library has a product in tf32");
+    is_int(compute(plan, ROWS, got, said), 0, "a run: %s", said);
+    is_int(math(), CUBLAS_TF32_TENSOR_OP_MATH, "by its mode");
+    is_int(compute(exact, ROWS, got, said), 0, "then an exact one: %s", said);
+    is_int(math(), CUBLAS_PEDANTIC_MATH, "in the other");
+    attend_plan_free(exact);
+    attend_plan_free(plan);
+    attend_ctx_free(ctx);
+}
+
 static void test_failure(void)
 {
     char said[300];
@@ -138,7 +168,8 @@ int main(void)
     if (!at_os_lib_symbol(lib, "fake_cublas_driver", &driver) ||
         !at_os_lib_symbol(lib, "fake_cublas_fault", &set_fault) ||
         !at_os_lib_symbol(lib, "fake_cublas_handles", &handles) ||
-        !at_os_lib_symbol(lib, "fake_cublas_calls", &calls))
+        !at_os_lib_symbol(lib, "fake_cublas_calls", &calls) ||
+        !at_os_lib_symbol(lib, "fake_cublas_math", &math))
         bail("%s is not the stand-in", FAKE);
     driver(&emu_cu);
     for (int i = 0; i < A; i++)
@@ -148,6 +179,7 @@ int main(void)
     test_refusal("", "cuBLAS loads the usual driver, not ATTEND_LIBCUDA");
     setenv("ATTEND_LIBCUBLAS", FAKE, 1);
     test_products();
+    test_tf32();
     test_refusal("create", "cublasCreate failed (1)");
     test_refusal("product", "cuBLAS gave a wrong product");
     test_failure();

@@ -325,6 +325,8 @@ static void test_caches(void)
          "/o.npy --kv-used " FOLDER "/all.npy --block-size 4 --block-table " FOLDER "/table.npy",
          "paged keys and values");
     same_files("o", "dense", 1e-6, "are those of the pages");
+    good("sdpa --precision tf32 " DENSE, "--precision tf32");
+    same_files("o", "dense", 0.01, "may round"); /* products of some numbers near 1, by 2^-10 */
     good("sdpa --kv-type q8_0 " DENSE, "--kv-type q8_0");
     same_files("o", "dense", 0.02, "is near");
     good("sdpa --kv-type q4_0 " DENSE, "--kv-type q4_0");
@@ -454,9 +456,8 @@ static const struct refusal {
     {"plan attention:f32:b1", 2, "attend plan: \"attention:f32:b1\": \"b1\" are not sizes"},
     {"devices more", 2, "attend devices: what is \"more\"?"},
     {"sdpa " DENSE "--let " FOLDER "/q.npy", 2, "--let: \"" FOLDER "/q.npy\" is not NAME=FILE.npy"},
-    /* not in this version, but not ignored either */
     {"sdpa " DENSE "--dropout 1", 2, "--dropout: \"1\" is not a finite number from 0"},
-    {"sdpa " DENSE "--precision tf32", 1, "attend sdpa: --precision: this version cannot"},
+    {"sdpa " DENSE "--precision f64", 2, "--precision: \"f64\" is not one of exact, tf32, int8, f16_p"},
     /* files */
     {"sdpa " ROWS(FOLDER "/missing/"), 1, "attend sdpa: " FOLDER "/missing/q.npy: "},
     {"sdpa --q " FOLDER "/stdout --k a --v b -o c", 1, "attend sdpa: " FOLDER "/stdout: "},

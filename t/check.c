@@ -827,13 +827,20 @@ static bool run_plan(attend_plan *plan, struct check *c)
     return good;
 }
 
+void check_opts(attend_compile_opts *opts, const struct at_problem *p)
+{
+    attend_compile_opts_init(opts);
+    if (p->deterministic)
+        opts->deterministic = 1;
+    if (p->tf32)
+        opts->precision = ATTEND_TF32;
+}
+
 static int compile(attend_ctx *ctx, const char *device, const struct check *c, attend_plan **plan,
                    char *err, size_t errlen)
 {
     attend_compile_opts opts;
-    attend_compile_opts_init(&opts);
-    if (c->p->deterministic)
-        opts.deterministic = 1;
+    check_opts(&opts, c->p);
     if (device)
         opts.device = device;
     attend_graph *g = attend_graph_new(ctx);
@@ -981,7 +988,8 @@ static void want_row(struct check *c, int64_t n, int64_t h, int64_t i, void *arg
     struct reference *r = arg;
     double o[AT_MAX_HEAD], bound[AT_MAX_HEAD], lse, bound_lse;
     at_ref_attention_row(&r->a, n, h, i, o, &lse);
-    at_ref_attention_bound(&r->a, n, h, i, bound, &bound_lse);
+    at_ref_attention_bound(&r->a, c->p->tf32 ? ATTEND_TF32 : ATTEND_EXACT, n, h, i, bound,
+                           &bound_lse);
     for (int64_t d = 0; d < c->p->dv; d++) {
         *r->next++ = o[d];
         *r->next++ = bound[d];

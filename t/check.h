@@ -39,5 +39,7 @@ void check_done(struct check_ready *r); /* a zeroed one is fine */
 
 /* The graph of a problem: inputs q, k, v and what its options add, outputs o and lse. */
 attend_graph *check_graph(attend_ctx *ctx, const struct at_problem *p);
+/* How it asks to be compiled; the rest is as attend_compile_opts_init has it. */
+void check_opts(attend_compile_opts *opts, const struct at_problem *p);
 
 #endif

@@ -15,7 +15,7 @@ struct cublas_handle_ {
 };
 
 static const struct at_cu *cu;
-static int handles, calls;
+static int handles, calls, math;
 static const char *fault = "";
 
 EXPORT void fake_cublas_driver(const struct at_cu *driver);
@@ -41,6 +41,13 @@ EXPORT int fake_cublas_calls(void);
 EXPORT int fake_cublas_calls(void)
 {
     return calls;
+}
+
+/* The mode of the last product. */
+EXPORT int fake_cublas_math(void);
+EXPORT int fake_cublas_math(void)
+{
+    return math;
 }
 
 EXPORT int cublasCreate_v2(cublas_handle *handle);
@@ -122,8 +129,10 @@ EXPORT int cublasSgemm_v2(cublas_handle h, int turn_a, int turn_b, int m, int n,
     calls++;
     if (fault[0] == 's')
         return EXECUTION_FAILED;
-    if (cu->context_get(&now) || now != h->context || h->math != CUBLAS_PEDANTIC_MATH)
+    if (cu->context_get(&now) || now != h->context ||
+        (h->math != CUBLAS_PEDANTIC_MATH && h->math != CUBLAS_TF32_TENSOR_OP_MATH))
         return NOT_INITIALIZED;
+    math = h->math;
     if ((turn_a != CUBLAS_OP_N && !turned) || turn_b != CUBLAS_OP_N || m < 0 || n < 0 || k < 0 ||
         *alpha != 1 || *beta != 0 || lda < (turned ? k : m) || ldb < k || ldc < m)
         return INVALID_VALUE;

@@ -413,15 +413,33 @@ int cmd_context(const struct cmd_line *l, attend_ctx **ctx)
     return CMD_DONE;
 }
 
+int cmd_precision(const struct cmd_line *l, attend_precision *precision)
+{
+    static const char *const words[] = {"exact", "tf32", "int8", "f16_p", NULL};
+    int which = *precision;
+    if (!cmd_choice(l, "--precision", words, &which))
+        return CMD_WRONG;
+    *precision = (attend_precision)which;
+    return CMD_DONE;
+}
+
+int cmd_compile_as(const struct cmd_line *l, attend_graph *g, attend_compile_opts *opts,
+                   attend_plan **plan)
+{
+    if (cmd_has(l, "--device"))
+        opts->device = cmd_value(l, "--device");
+    if (cmd_precision(l, &opts->precision) != CMD_DONE)
+        return CMD_WRONG;
+    if (attend_compile(g, opts, plan) < 0)
+        return cmd_fail(l, NULL, "%s", attend_graph_error(g));
+    return CMD_DONE;
+}
+
 int cmd_compile(const struct cmd_line *l, attend_graph *g, attend_plan **plan)
 {
     attend_compile_opts opts;
     attend_compile_opts_init(&opts);
-    if (cmd_has(l, "--device"))
-        opts.device = cmd_value(l, "--device");
-    if (attend_compile(g, &opts, plan) < 0)
-        return cmd_fail(l, NULL, "%s", attend_graph_error(g));
-    return CMD_DONE;
+    return cmd_compile_as(l, g, &opts, plan);
 }
 
 /* In JSON "<" is in strings alone; there "</script>" would end the script. */

@@ -77,7 +77,11 @@ void cmd_print_json_bytes(const char *text, size_t n); /* which may hold zeros *
 
 /* A context as --threads says. */
 int cmd_context(const struct cmd_line *l, attend_ctx **ctx);
-/* Compiles for --device. */
+/* What --precision says, else what is there. */
+int cmd_precision(const struct cmd_line *l, attend_precision *precision);
+/* Compiles for --device and --precision; _as: with these options beside them. */
+int cmd_compile_as(const struct cmd_line *l, attend_graph *g, attend_compile_opts *opts,
+                   attend_plan **plan);
 int cmd_compile(const struct cmd_line *l, attend_graph *g, attend_plan **plan);
 /* The plan on stdout, as --json and --dot say. */
 int cmd_print_plan(const struct cmd_line *l, const attend_plan *plan);

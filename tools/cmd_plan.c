@@ -13,10 +13,10 @@ static const struct cmd_flag flags[] = {
     {NULL,       NULL, NULL,                                            NULL},
 };
 
-static int plan_graph(const struct cmd_line *l, attend_graph *g)
+static int plan_graph(const struct cmd_line *l, attend_graph *g, attend_compile_opts *opts)
 {
     attend_plan *plan;
-    int status = cmd_compile(l, g, &plan);
+    int status = cmd_compile_as(l, g, opts, &plan);
     if (status != CMD_DONE)
         return status;
     status = cmd_print_plan(l, plan);
@@ -28,6 +28,7 @@ static int plan_word(const struct cmd_line *l, const char *word)
 {
     struct at_problem p;
     char err[320];
+    attend_compile_opts opts;
     attend_ctx *ctx;
     if (at_problem_parse(word, &p, err, sizeof err) < 0)
         return cmd_wrong(l, "%s", err);
@@ -35,7 +36,8 @@ static int plan_word(const struct cmd_line *l, const char *word)
     if (status != CMD_DONE)
         return status;
     attend_graph *g = check_graph(ctx, &p);
-    status = g ? plan_graph(l, g) : cmd_fail(l, NULL, "no memory");
+    check_opts(&opts, &p);
+    status = g ? plan_graph(l, g, &opts) : cmd_fail(l, NULL, "no memory");
     attend_graph_free(g);
     attend_ctx_free(ctx);
     return status;

@@ -39,16 +39,6 @@ static int read_kv(const struct cmd_line *l, attend_type *kv)
     return CMD_DONE;
 }
 
-static int read_precision(const struct cmd_line *l, attend_precision *precision)
-{
-    static const char *const words[] = {"exact", "tf32", "int8", "f16_p", NULL};
-    int which = 0;
-    if (!cmd_choice(l, "--precision", words, &which))
-        return CMD_WRONG;
-    *precision = (attend_precision)which;
-    return CMD_DONE;
-}
-
 int model_opts(const struct model *m, attend_llama_opts *opts)
 {
     attend_llama_opts_init(opts);
@@ -56,7 +46,7 @@ int model_opts(const struct model *m, attend_llama_opts *opts)
     if (!cmd_has(m->l, "--quiet") && at_os_is_terminal(2))
         opts->progress = show_progress;
     int status = read_kv(m->l, &opts->kv);
-    return status == CMD_DONE ? read_precision(m->l, &opts->precision) : status;
+    return status == CMD_DONE ? cmd_precision(m->l, &opts->precision) : status;
 }
 
 int model_make(struct model *m, const char *what, int64_t need, int64_t batch)

@@ -82,20 +82,18 @@ static int check_flags(struct sdpa *s)
 }
 
 /* The choices, of which each list begins with what holds when the flag is not given. */
-static bool read_choices(struct sdpa *s, int *precision)
+static bool read_choices(struct sdpa *s)
 {
     static const char *const layouts[] = {"bhsd", "bshd", NULL};
     static const char *const aligns[] = {"top-left", "bottom-right", NULL};
     static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "fp8", NULL};
     static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
-    static const char *const precisions[] = {"exact", "tf32", "int8", "f16_p", NULL};
     static const attend_type values[] = {ATTEND_F32,  ATTEND_F16,  ATTEND_BF16,
                                          ATTEND_Q8_0, ATTEND_Q4_0, ATTEND_F8};
     const struct cmd_line *l = s->l;
     int layout = 0, align = -1, type = 0;
     if (!cmd_choice(l, "--layout", layouts, &layout) || !cmd_choice(l, "--align", aligns, &align) ||
-        !cmd_choice(l, "--dtype", dtypes, &type) ||
-        !cmd_choice(l, "--precision", precisions, precision))
+        !cmd_choice(l, "--dtype", dtypes, &type))
         return false;
     int kv_type = type;
     if (!cmd_choice(l, "--kv-type", types, &kv_type))
@@ -113,11 +111,11 @@ int sdpa_read_flags(struct sdpa *s)
 {
     const struct cmd_line *l = s->l;
     int64_t window[2] = {-1, -1}, seed = 0;
-    int precision = 0, status = check_flags(s);
+    int status = check_flags(s);
     if (status != CMD_DONE)
         return status;
     attend_attention_opts_init(&s->opts);
-    if (!read_choices(s, &precision) || !cmd_ints(l, "--heads", 1, INT32_MAX, s->heads) ||
+    if (!read_choices(s) || !cmd_ints(l, "--heads", 1, INT32_MAX, s->heads) ||
         !cmd_int(l, "--block-size", 1, INT32_MAX, &s->page) ||
         !cmd_ints(l, "--window", -1, INT64_MAX - 1, window) ||
         !cmd_float(l, "--scale", -1e30f, 1e30f, &s->opts.scale) ||
@@ -135,9 +133,6 @@ int sdpa_read_flags(struct sdpa *s)
     s->opts.mask.causal = cmd_has(l, "--causal");
     s->opts.mask.window_left = window[0];
     s->opts.mask.window_right = window[1];
-    if (precision > 0)
-        return cmd_fail(l, NULL, "--precision: this version cannot compute in %s",
-                        cmd_value(l, "--precision"));
     return CMD_DONE;
 }
 
