@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Operators on every architecture that the emulator plays; its checkers on PTX of old and new compilers;
-# attention as Triton compiles it.  Compilers come from PyPI, once, into
+# Operators, gradients and random problems on every architecture that the emulator plays; its checkers on
+# PTX of old and new compilers; attention as Triton compiles it.  Compilers come from PyPI, once, into
 # t/cuda.wheels (400 MB); what cannot be had is skipped.
 srcdir=$(cd "${srcdir:-$(dirname "$0")/..}" && pwd)
 wheels=$PWD/t/cuda.wheels
@@ -29,18 +29,32 @@ wheel()
         touch "$wheels/$1/done"
 }
 
-for cc in 75 90 100 120; do
-    CUEMU_CC=$cc t/520-cuda-operators.t >"$wheels/out" 2>&1
+# on CC NAME COMMAND...: a test on an architecture, with nothing reported.
+on()
+{
+    cc=$1 name=$2
+    shift 2
+    rm -f "$wheels/report"
+    CUEMU_CC=$cc CUEMU_REPORT=$wheels/report "$@" >"$wheels/out" 2>&1
     status=$?
     grep '^not ok' "$wheels/out" | sed 's/^/# /'
-    result "operators, sm_$cc: $(grep -c '^ok' "$wheels/out") results" $status
-done
+    if [ -s "$wheels/report" ]; then
+        head -5 "$wheels/report" | sed 's/^/# /'
+        status=1
+    fi
+    result "$name, sm_$cc: $(grep -c '^ok' "$wheels/out") results" $status
+}
 
-for cc in 80 90; do
-    CUEMU_CC=$cc "$srcdir/t/525-cuda-attention.t" slow >"$wheels/out" 2>&1
-    status=$?
-    grep '^not ok' "$wheels/out" | sed 's/^/# /'
-    result "attention, the grid, sm_$cc: $(grep -c '^ok' "$wheels/out") results" $status
+for cc in 75 90 100 120; do
+    on $cc operators t/520-cuda-operators.t
+    on $cc gradients t/540-cuda-grad.t
+done
+for cc in 75 80 90 100 120; do
+    on $cc "random words" env ATTEND_LIBCUDA="$ATTEND_CUEMU" ATTEND_BACKEND=cuda t/920-random.t ${cc}00 40
+    on $cc "random gradients" env ATTEND_LIBCUDA="$ATTEND_CUEMU" ATTEND_BACKEND=cuda t/925-random-grad.t ${cc}00 10
+done
+for cc in 75 80 90 100 120; do
+    on $cc "attention, the grid" "$srcdir/t/525-cuda-attention.t" slow
 done
 
 for package in nvidia-cuda-nvrtc-cu11==11.8.89 nvidia-cuda-nvrtc-cu12==12.9.86 nvidia-cuda-nvrtc==13.5.37; do
