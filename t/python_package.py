@@ -3,6 +3,7 @@
 without copies, by several threads, and what it refuses."""
 import json
 import os
+import subprocess
 import sys
 import threading
 
@@ -178,6 +179,22 @@ def check_outputs(case, folder, got, dtype):
     return True
 
 
+def test_end():
+    """When Python ends, the context may be finalised before the plans made with it."""
+    script = """if True:
+        import os, attend, numpy as np
+        q = np.ones((1, 1, 2, 4), np.float32)
+        attend.scaled_dot_product_attention(q, q, q)
+        attend._context.__del__()
+        attend._plans.popitem()[1].__del__()
+        os._exit(7)"""
+    try:
+        status = subprocess.run([sys.executable, "-c", script], timeout=60).returncode
+    except subprocess.TimeoutExpired:
+        status = None
+    ok(status == 7, "a context may go before its plans")
+
+
 def run_case(folder, dtype):
     """None where the case is not of that type."""
     with open(os.path.join(folder, "case.json")) as f:
@@ -214,7 +231,7 @@ def test_cases():
 
 
 if __name__ == "__main__":
-    for test in (test_shapes, test_types, test_memory, test_threads, test_refusals, test_cases):
+    for test in (test_shapes, test_types, test_memory, test_threads, test_refusals, test_end, test_cases):
         test()
     print("1..%d" % count)
     sys.exit(failed > 0)

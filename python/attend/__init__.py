@@ -161,14 +161,28 @@ def _mask_axes(v):
 
 
 class _Context:
+    """A context, which frees what was made with it and is still there: when Python ends, or finds a cycle,
+    the order in which objects go is anyone's guess."""
+
     def __init__(self):
+        self.made = set()  # (exec, plan) addresses; whoever takes a pair out frees it
         opts = lib.CtxOpts()
         lib.attend_ctx_opts_init(ctypes.byref(opts))
         opts.threads = _threads
         self.pointer = ctypes.c_void_p()
         lib.check(lib.attend_ctx_new(ctypes.byref(opts), ctypes.byref(self.pointer)), "no context")
 
+    def free_made(self, pair, free_exec=lib.attend_exec_free, free_plan=lib.attend_plan_free):
+        try:
+            self.made.remove(pair)
+        except KeyError:
+            return
+        free_exec(pair[0])
+        free_plan(pair[1])
+
     def __del__(self, free=lib.attend_ctx_free):
+        for pair in list(self.made):
+            self.free_made(pair)
         free(self.pointer)
 
 
@@ -208,7 +222,9 @@ class _Plan:
             self._compile(graph, inputs, options)
         finally:
             lib.attend_graph_free(graph)
-        lib.check(lib.attend_exec_new(self.plan, ctypes.byref(self.exec)), "no memory to run")
+        status = lib.attend_exec_new(self.plan, ctypes.byref(self.exec))
+        context.made.add((self.exec.value, self.plan.value))
+        lib.check(status, "no memory to run")
 
     def _compile(self, graph, inputs, options):
         t = {n: lib.attend_graph_input(graph, n.encode(), v.type, lib.shape(v.shape))
@@ -248,6 +264,5 @@ class _Plan:
         if lib.attend_bind(self.exec, bind, len(bind)) < 0 or lib.attend_run(self.exec) < 0:
             raise Error(lib.attend_exec_error(self.exec).decode())
 
-    def __del__(self, free_exec=lib.attend_exec_free, free_plan=lib.attend_plan_free):
-        free_exec(self.exec)
-        free_plan(self.plan)
+    def __del__(self):
+        self.context.free_made((self.exec.value, self.plan.value))
