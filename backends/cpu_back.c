@@ -14,10 +14,11 @@
 #include "cpu_attn.h"
 #include "schedule.h"
 
-#define MAX_PANELS 16            /* of a bundle */
+#define MAX_PANELS 32            /* of a bundle */
 #define BUNDLE_BYTES (768 << 10) /* of what is packed for it: sums of keys are added seldom */
 #define ITEMS 32                 /* that there should be, for threads to share */
 #define MAX_SEGMENTS 8           /* of a sequence: each costs a copy of dK and dV */
+#define STEPS 3                  /* of a panel and a block of keys: weights, scores, dQ */
 
 struct segment {
     int32_t seq, group, number;
@@ -277,8 +278,8 @@ static int bind(struct attend_exec *x, const struct at_step *s)
 struct work {
     const struct at_simd *t;
     const struct problem *d;
-    const struct segment *w;
-    struct at_item item; /* of the forward pass's functions: which sequence and group */
+    const struct segment *w, *after; /* after: the item that comes next, or NULL */
+    struct at_item item;             /* of the forward pass's functions: which sequence and group */
     struct room m;
     struct at_lanes lanes[MAX_PANELS];
     int64_t room; /* rows of a bundle */
@@ -286,6 +287,10 @@ struct work {
     float *k, *v; /* dK and dV of key 0, rows of k_stride and v_stride; NULL: not wanted */
     int64_t k_stride, v_stride;
     double *slopes; /* of this item */
+    struct {        /* needed soon: K and V of the next block, dK and dV of this one */
+        struct at_rows rows[4];
+        int64_t asked, each;
+    } soon;
 };
 
 static const struct at_seq *seq_of(const struct work *u)
@@ -576,7 +581,16 @@ static void give_values(const struct work *u, int p0, int n, float *st, const st
     }
 }
 
-static void group_block(const struct work *u, int p0, int n, const struct block *b)
+/* Before each of its steps a panel asks for a few rows, so that nobody waits for them. */
+static void ask(struct work *u)
+{
+    int64_t from = u->soon.asked, to = from + u->soon.each;
+    for (int k = 0; k < 4; k++)
+        u->t->bring(&u->soon.rows[k], from, to);
+    u->soon.asked = to;
+}
+
+static void group_block(struct work *u, int p0, int n, const struct block *b)
 {
     const struct at_simd *t = u->t;
     const struct at_attn *a = &u->d->g.a;
@@ -587,35 +601,69 @@ static void group_block(const struct work *u, int p0, int n, const struct block 
     bool hidden[MAX_PANELS];
     if (low >= high || cover(u, i0, i1, low, high) == AT_COVER_EMPTY)
         return;
-    for (int p = 0; p < n; p++)
+    for (int p = 0; p < n; p++) {
+        ask(u);
         hidden[p] =
             make_weights(u, p0 + p, u->m.st + p * t->back_block * rows, b, low, high, low, high);
+    }
     give_values(u, p0, n, u->m.st, b, low, high);
-    for (int p = 0; p < n; p++)
+    for (int p = 0; p < n; p++) {
+        ask(u);
         make_scores(u, p0 + p, u->m.st + p * t->back_block * rows, b, low, high, hidden[p]);
+    }
     if (u->k)
         t->back_keys(u->m.sum_k, u->m.st, n, low - b->j0, high - b->j0, u->m.rq + p0 * rows * rows,
                      u->room, a->dk);
-    for (int p = 0; p < n; p++)
+    for (int p = 0; p < n; p++) {
+        ask(u);
         t->accumulate(u->m.dq + (p0 + p) * at_simd_state_floats(t, a->dk), a->dk,
                       u->m.st + p * t->back_block * rows, u->m.kp, low - b->j0, high - b->j0, 0,
                       b->odd && hidden[p], NULL);
+    }
 }
 
 /* ---- a bundle over all keys ---- */
 
+/* Keys [from, to) of a segment's group, where they lie. */
+static struct at_rows rows_at(const struct problem *d, const struct segment *w,
+                              const struct at_view *v, int64_t from, int64_t to)
+{
+    const struct at_seq *q = &d->seq[w->seq];
+    return (struct at_rows){at_view_at(v, q->kb * v->stride[0] + w->group * v->stride[1] +
+                                              (q->k0 + from) * v->stride[2]),
+                            v->stride[2], to - from, v->shape[3],
+                            (enum at_elem)at_cpu_elem(v->type)};
+}
+
 static struct at_rows rows_of(const struct work *u, const struct at_view *v, int64_t from,
                               int64_t to, float *buffer)
 {
-    const struct at_seq *q = seq_of(u);
-    struct at_rows rows = {at_view_at(v, q->kb * v->stride[0] + u->w->group * v->stride[1] +
-                                             (q->k0 + from) * v->stride[2]),
-                           v->stride[2], to - from, v->shape[3],
-                           (enum at_elem)at_cpu_elem(v->type)};
+    struct at_rows rows = rows_at(u->d, u->w, v, from, to);
     if (rows.type == AT_ELEM_F32)
         return rows;
     u->t->pack_k(buffer, &rows);
     return (struct at_rows){buffer, rows.width, rows.n, rows.width, AT_ELEM_F32};
+}
+
+/* What comes after a block; after the last, the first of the next item. */
+static void look_ahead(struct work *u, const struct block *b, int64_t end)
+{
+    const struct at_attn *a = &u->d->g.a;
+    const struct segment *w = b->to < end ? u->w : u->after;
+    int64_t from = b->to < end ? b->to : 0, n = b->to - b->from;
+    int64_t to = w ? at_min(u->d->seq[w->seq].nk, from + u->t->back_block) : from;
+    memset(&u->soon, 0, sizeof u->soon);
+    if (from < to) {
+        u->soon.rows[0] = rows_at(u->d, w, &a->k, from, to);
+        u->soon.rows[1] = rows_at(u->d, w, &a->v, from, to);
+    }
+    if (u->k)
+        u->soon.rows[2] =
+            (struct at_rows){u->k + b->from * u->k_stride, u->k_stride, n, a->dk, AT_ELEM_F32};
+    if (u->v)
+        u->soon.rows[3] =
+            (struct at_rows){u->v + b->from * u->v_stride, u->v_stride, n, a->dv, AT_ELEM_F32};
+    u->soon.each = at_ceil_div(u->t->back_block, STEPS * u->panels);
 }
 
 /* n rows of a result from key j on; sum NULL: they get nothing. */
@@ -658,6 +706,7 @@ static void run_bundle(struct work *u, bool first)
             b.odd = t->pack_v(u->m.kp, b.from - j0, &b.k, NULL);
             memset(u->m.sum_k, 0, (size_t)(t->back_block * at_round_up(a->dk, r)) * sizeof(float));
             memset(u->m.sum_v, 0, (size_t)(t->back_block * at_round_up(a->dv, r)) * sizeof(float));
+            look_ahead(u, &b, all.end);
             for (int p = 0; p < u->panels; p += t->back_group)
                 group_block(u, p, (int)at_min(t->back_group, u->panels - p), &b);
         }
@@ -707,7 +756,11 @@ static void run_item(void *arg, int64_t index, int slot)
     const struct segment *w = &d->item[index];
     const struct at_simd *t = at_cpu_kernels(job->s);
     struct work u = {
-        .t = t, .d = d, .w = w, .item = {w->seq, w->group, 0, 0}
+        .t = t,
+        .d = d,
+        .w = w,
+        .after = index + 1 < d->nitem ? w + 1 : NULL,
+        .item = {w->seq, w->group, 0, 0}
     };
     char *scratch = at_slot_scratch(job->x, slot);
     u.m.steps = scratch;

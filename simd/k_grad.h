@@ -14,6 +14,14 @@
 #define BACK_KEYS 96        /* of a block: of weights of a group, 64 BACK_KEYS floats */
 #define BACK_GROUP (64 / R) /* panels of a group: 64 rows, so that sums are long */
 
+static void bring(const struct at_rows *rows, int64_t from, int64_t to)
+{
+    int64_t bytes = row_bytes(rows);
+    for (int64_t j = from; j < to && j < rows->n; j++)
+        for (int64_t at = 0; at < bytes; at += LINE_BYTES)
+            vprefetch((const char *)row_at(rows, j) + at);
+}
+
 static void back_pack_rows(float *dst, int64_t room, const void *const *rows, int n,
                            enum at_elem type, int64_t width)
 {

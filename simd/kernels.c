@@ -85,6 +85,7 @@ const struct at_simd AT_SIMD_TABLE = {
 #ifndef AT_NO_TRAINING
     .back_group = BACK_GROUP,
     .back_block = BACK_KEYS,
+    .bring = bring,
     .back_pack_rows = back_pack_rows,
     .back_weights = back_weights,
     .back_scores = back_scores,

@@ -220,6 +220,8 @@ struct at_simd {
      *
      * A weight of 0 stands for a hidden key. */
     int back_group, back_block;
+    /* Asks for rows [from, to), of those that there are, to come into the cache. */
+    void (*bring)(const struct at_rows *rows, int64_t from, int64_t to);
     /* n rows (NULL: zeros) to dst[width / R][room][R], the first of them at dst. */
     void (*back_pack_rows)(float *dst, int64_t room, const void *const *rows, int n,
                            enum at_elem type, int64_t width);
