@@ -13,12 +13,13 @@
 #include <string.h>
 
 static const struct cmd_flag flags[] = {
-    {"--input",     "NAME=FILE.npy", "an input of the model; repeated for each",    NULL},
-    {"-o",          "DIR",           "outputs go to DIR/NAME.npy (bf16 as uint16)", NULL},
+    {"--input",     "NAME=FILE.npy",         "an input of the model; repeated for each",    NULL},
+    {"-o",          "DIR",                   "outputs go to DIR/NAME.npy (bf16 as uint16)", NULL},
     {"--onnx-test", "DIR",
      "runs DIR/model.onnx on DIR/test_data_set_*/input_*.pb "
-     "and compares with output_*.pb",                                               NULL},
-    {NULL,          NULL,            NULL,                                          NULL},
+     "and compares with output_*.pb",                                                       NULL},
+    {"--precision", "exact|tf32|int8|f16_p", "of products and sums (exact)",                NULL},
+    {NULL,          NULL,                    NULL,                                          NULL},
 };
 
 /* A model with the tensors of one run, in the types that the model says. */
