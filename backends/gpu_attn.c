@@ -174,7 +174,6 @@ struct problem {
     struct at_attn a;
     struct at_k_attn args;
     int64_t most_rows, most_keys; /* packed rows and keys of a sequence */
-    bool unchanged;
 };
 
 static int prepare(attend_plan *plan, struct at_step *s, unsigned files, const char *defines,
@@ -212,15 +211,9 @@ static int prepare_decode(attend_plan *plan, struct at_step *s, struct at_err *e
     return book_partials(plan, s, FEW, slice, prepare_sliced(plan, s, files, names, 2, e), e);
 }
 
-/* Room for the channels of a head: kernels are made for few of these. */
-static int room_of(int64_t d)
-{
-    return d <= 64 ? 64 : d <= 128 ? 128 : d <= 256 ? 256 : 576;
-}
-
 static int cpu_rows(int64_t dk, int64_t dv)
 {
-    int room = room_of(at_max(dk, dv));
+    int room = at_gpu_channels(at_max(dk, dv));
     return room <= 128 ? CPU_ROWS : room <= 256 ? CPU_ROWS / 2 : CPU_ROWS / 4;
 }
 
@@ -231,7 +224,7 @@ static int prepare_decode_cpu(attend_plan *plan, struct at_step *s, struct at_er
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     char defines[64];
     snprintf(defines, sizeof defines, "-DAT_LANES=%d -DAT_DK=%d -DAT_DV=%d",
-             at_gpu_of(s->device)->lanes, room_of(x.dk), slice_of(x.dv));
+             at_gpu_of(s->device)->lanes, at_gpu_channels(x.dk), slice_of(x.dv));
     int status = prepare(plan, s, files, defines, names, 2, e);
     return book_partials(plan, s, FEW, slice_of(x.dv), status, e);
 }
@@ -287,7 +280,7 @@ static int prepare_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
     static const char *const name = "attn_cpu";
     struct at_gpu_sizes x = at_gpu_sizes_of(plan, s);
     char defines[80];
-    int room = room_of(at_max(x.dk, x.dv));
+    int room = at_gpu_channels(at_max(x.dk, x.dv));
     snprintf(defines, sizeof defines, "-DAT_LANES=%d -DAT_ROWS=%d -DAT_DK=%d -DAT_DV=%d",
              at_gpu_of(s->device)->lanes, cpu_rows(x.dk, x.dv), room, room);
     return prepare(plan, s, 1u << AT_GPU_TILE_CPU | 1u << AT_GPU_ATTN_CPU, defines, &name, 1, e);

@@ -145,12 +145,6 @@ static int prepare_local(attend_plan *plan, struct at_step *s, struct at_err *e)
     return prepare(plan, s, 1u << AT_GPU_ATTN_BACK, defines, names, e);
 }
 
-/* Channels that a kernel has room for: kernels are made for few of these. */
-static int channels_for(int64_t d)
-{
-    return d <= 64 ? 64 : d <= 128 ? 128 : d <= 256 ? 256 : 576;
-}
-
 static int prepare_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     static const char *const names[] = {"back_rows_cpu", "back_keys_cpu"};
@@ -158,7 +152,7 @@ static int prepare_cpu(attend_plan *plan, struct at_step *s, struct at_err *e)
     char defines[80];
     snprintf(defines, sizeof defines,
              "-DAT_ITEMS=1 -DAT_LANES=%d -DAT_ROWS=%d -DAT_DK=%d -DAT_DV=%d",
-             at_gpu_of(s->device)->lanes, CPU_ROWS, channels_for(x.dk), channels_for(x.dv));
+             at_gpu_of(s->device)->lanes, CPU_ROWS, at_gpu_channels(x.dk), at_gpu_channels(x.dv));
     return prepare(plan, s, 1u << AT_GPU_TILE_CPU | 1u << AT_GPU_ATTN_BACK_CPU, defines, names, e);
 }
 

@@ -19,6 +19,12 @@ static inline bool at_gpu_gives(const struct at_step *s, int c)
 }
 int at_gpu_loads(const struct at_step *s);
 
+/* Channels that a kernel for heads of so many has room for: kernels are made for few of these. */
+static inline int at_gpu_channels(int64_t d)
+{
+    return d <= 64 ? 64 : d <= 128 ? 128 : d <= 256 ? 256 : 576;
+}
+
 /* Kernels, with the expressions that s has; room in s->state for what bind leaves, `state` bytes,
  * then the sequences, and then the table, for which there is room in s->work, too. */
 int at_gpu_problem_prepare(attend_plan *plan, struct at_step *s, unsigned files,
