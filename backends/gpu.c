@@ -46,7 +46,8 @@ int at_gpu_prepare(attend_plan *plan, struct at_step *s, const struct at_gpu_sou
     if (!k)
         return at_fail(e, ATTEND_ENOMEM, "no memory for a plan");
     for (int i = 0; i < n && status == 0; i++)
-        status = gpu->kernel(s->device, source, names[i], &k->kernel[i], e);
+        if (names[i])
+            status = gpu->kernel(s->device, source, names[i], &k->kernel[i], e);
     s->packed = k;
     return status < 0 ? status : at_gpu_trial(plan, s, k->kernel[0], e);
 }
@@ -136,6 +137,7 @@ const struct at_row *const at_gpu_rows[] = {&at_gpu_decode_mma,
                                             &at_gpu_mask,
 #ifndef AT_NO_TRAINING
                                             &at_gpu_back_cpu,
+                                            &at_gpu_back_mma,
                                             &at_gpu_back_local,
                                             &at_gpu_delta,
                                             &at_gpu_function_grad,

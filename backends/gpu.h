@@ -35,6 +35,7 @@ enum at_gpu_file {
     AT_GPU_TRAIN,
     AT_GPU_MMA,
     AT_GPU_ATTN_MMA,
+    AT_GPU_BACK_MMA,
     AT_GPU_FILES
 };
 extern const char *const at_gpu_text[AT_GPU_FILES];
@@ -114,8 +115,8 @@ int at_gpu_step(const struct attend_exec *x, const struct at_step *s);
 void *at_gpu_status(const struct attend_exec *x);
 
 /* Kernels for s, from the files and defines, and the row's own block of the plan: s->packed, its
- * first member. */
-#define AT_GPU_KERNELS 8
+ * first member.  A name that is NULL has none. */
+#define AT_GPU_KERNELS 9
 struct at_gpu_kernels {
     void *kernel[AT_GPU_KERNELS];
 };
@@ -135,10 +136,11 @@ extern const struct at_row at_gpu_add, at_gpu_mul, at_gpu_scale, at_gpu_where, a
     at_gpu_layer_norm, at_gpu_rope, at_gpu_gather, at_gpu_append, at_gpu_concat, at_gpu_merge,
     at_gpu_mask;
 
-extern const struct at_row at_gpu_back_cpu, at_gpu_back_local, at_gpu_delta, at_gpu_function_grad,
-    at_gpu_clip, at_gpu_pad, at_gpu_sum, at_gpu_square_loss, at_gpu_square_loss_grad,
-    at_gpu_cross_entropy, at_gpu_cross_entropy_grad, at_gpu_sgd, at_gpu_adamw, at_gpu_softmax_grad,
-    at_gpu_norm_grad, at_gpu_gather_grad, at_gpu_mask_grad, at_gpu_merge_grad;
+extern const struct at_row at_gpu_back_cpu, at_gpu_back_mma, at_gpu_back_local, at_gpu_delta,
+    at_gpu_function_grad, at_gpu_clip, at_gpu_pad, at_gpu_sum, at_gpu_square_loss,
+    at_gpu_square_loss_grad, at_gpu_cross_entropy, at_gpu_cross_entropy_grad, at_gpu_sgd,
+    at_gpu_adamw, at_gpu_softmax_grad, at_gpu_norm_grad, at_gpu_gather_grad, at_gpu_mask_grad,
+    at_gpu_merge_grad;
 
 /* All rows, best first, NULL at the end. */
 extern const struct at_row *const at_gpu_rows[];

@@ -241,8 +241,6 @@ static int prepare_tensor_cores(attend_plan *plan, struct at_step *s, const stru
     static const char *const names[] = {"attn_mma", "decode_merge"};
     const struct at_attention *p = &s->p->attention;
     char defines[192];
-    bool edits = s->in[AT_IN_BIAS] >= 0 || s->in[AT_IN_MASK] >= 0 || s->in[AT_IN_ALIBI] >= 0 ||
-                 p->score || p->mask || p->softcap > 0 || !(p->scale > 0);
     snprintf(
         defines, sizeof defines,
         "-DAT_DK=%d -DAT_DV=%d -DAT_WARPS=%d -DAT_ROWS=%d -DAT_KEYS=%d -DAT_TERMS=%d%s%s%s%s%s",
@@ -250,7 +248,7 @@ static int prepare_tensor_cores(attend_plan *plan, struct at_step *s, const stru
         m->type == ATTEND_F32    ? " -DAT_TF32"
         : m->type == ATTEND_BF16 ? " -DAT_BF16_IN"
                                  : "",
-        edits ? " -DAT_EDITS" : "", p->dropout > 0 ? " -DAT_DROPOUT" : "",
+        at_gpu_problem_edits(s) ? " -DAT_EDITS" : "", p->dropout > 0 ? " -DAT_DROPOUT" : "",
         s->in[AT_IN_TABLE] >= 0 ? " -DAT_PAGED" : "");
     return prepare(plan, s, 1u << AT_GPU_MMA | 1u << AT_GPU_ATTN_MMA | files, defines, names,
                    files ? 2 : 1, e);

@@ -63,6 +63,13 @@ int at_gpu_problem_prepare(attend_plan *plan, struct at_step *s, unsigned files,
     return status;
 }
 
+bool at_gpu_problem_edits(const struct at_step *s)
+{
+    const struct at_attention *p = &s->p->attention;
+    return s->in[AT_IN_BIAS] >= 0 || s->in[AT_IN_MASK] >= 0 || s->in[AT_IN_ALIBI] >= 0 ||
+           p->score || p->mask || p->softcap > 0 || !(p->scale > 0);
+}
+
 /* ---- arguments ---- */
 
 /* The tensor of an input, or -1. */

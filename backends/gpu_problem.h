@@ -36,6 +36,10 @@ int at_gpu_problem_prepare(attend_plan *plan, struct at_step *s, unsigned files,
 int at_gpu_problem_text(const attend_plan *plan, const struct at_step *s, char **out,
                         struct at_err *e);
 
+/* May more be done to scores than a scaling by a positive number?  What is compiled for tensor
+ * cores depends on it; at_k_attn.edits says it of one run. */
+bool at_gpu_problem_edits(const struct at_step *s);
+
 /* The argument block, but for o and whether there is an LSE. */
 void at_gpu_problem_args(struct at_k_attn *k, const struct attend_exec *x, const struct at_step *s,
                          const struct at_attn *a);

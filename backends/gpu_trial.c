@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gpu.h"
+#include "gpu_problem.h"
 #include "half.h"
 #include "progcache.h"
 #include "programs.h"
@@ -52,6 +52,12 @@ static void remember(attend_ctx *ctx, const struct at_kernel *k)
 
 #define MOST 8 /* inputs and outputs */
 
+/* Tensor cores have the backward pass of 16-bit types, and a program for each kind of problem. */
+static bool by_tensor_cores(const struct at_step *s)
+{
+    return s->op == AT_ATTENTION_GRAD && strstr(s->row->name, "mma");
+}
+
 /* Attention that goes to the same row: as many rows of a group as decoding has, or some more; keys
  * that fill no block, causal, so that some are hidden.  What s is of it: the result, what is kept
  * of its weights, or the gradients. */
@@ -66,15 +72,21 @@ static void add_attention(attend_graph *g, const attend_plan *plan, const struct
     attend_attention_opts o;
     attend_weights_opts kept;
     attend_tensor lse, in[3], grad[3];
+    bool mma = by_tensor_cores(s);
+    attend_type type = mma ? k->type : ATTEND_F32;
     attend_attention_opts_init(&o);
     attend_weights_opts_init(&kept);
     o.mask.causal = 1;
     o.mask.align = ATTEND_BOTTOM_RIGHT;
     if (s->op != AT_WEIGHTS)
         dv = from->tensor[s->in[AT_IN_V]].shape[k->rank - 1];
-    in[0] = attend_graph_input(g, "a", ATTEND_F32, ATTEND_SHAPE(1, ratio, rows, dk));
-    in[1] = attend_graph_input(g, "b", ATTEND_F32, ATTEND_SHAPE(1, 1, keys, dk));
-    in[2] = attend_graph_input(g, "c", ATTEND_F32, ATTEND_SHAPE(1, 1, keys, dv));
+    if (mma && s->p->attention.dropout > 0)
+        o.dropout = 0.25f;
+    if (mma && at_gpu_problem_edits(s))
+        o.softcap = 5;
+    in[0] = attend_graph_input(g, "a", type, ATTEND_SHAPE(1, ratio, rows, dk));
+    in[1] = attend_graph_input(g, "b", type, ATTEND_SHAPE(1, 1, keys, dk));
+    in[2] = attend_graph_input(g, "c", type, ATTEND_SHAPE(1, 1, keys, dv));
     attend_tensor y = attend_graph_attention(g, in[0], in[1], in[2], &o, &lse);
     if (s->op == AT_WEIGHTS) {
         kept.mode = p->mode == ATTEND_WEIGHTS_ROWS ? ATTEND_WEIGHTS_DENSE : p->mode;

@@ -87,6 +87,7 @@ struct at_k_back {
     at_i64 bias[4];         /* extents of its gradient, which is out[0] */
     at_i64 batches, rows;   /* of the tensor of queries */
     at_i64 slopes, vectors; /* bytes into work, of sums over keys for each row; -1: not wanted */
+    at_i64 terms, facts;    /* bytes into work, of `mma`: dO in 16 bits, and what else rows have */
     at_i64 sums, places;    /* of captured tensors: bytes into work, and how many sums there are */
     at_i32 op, pad;
 };
@@ -166,8 +167,8 @@ struct at_k_update {
     at_f32 momentum, decay, beta1, beta2, rest1, rest2, log1, log2, eps; /* rest: 1 - beta */
 };
 
-/* (O, LSE) pairs: of merge out, first, second; of its gradient, for each of the two, the gradient's,
- * its own, what they were merged to, and the gradient of that. */
+/* (O, LSE) pairs: of merge out, first, second; of its gradient, for each of the two, the
+ * gradient's, its own, what they were merged to, and the gradient of that. */
 struct at_k_merge {
     at_i64 n[6]; /* n[5] is the row */
     at_i64 o[4][6];

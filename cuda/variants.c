@@ -7,6 +7,7 @@
 #define OPS (1u << AT_GPU_OPS)
 #define ATTN(file) (1u << AT_GPU_SCORE | 1u << AT_GPU_ATTN_##file)
 #define BACK (1u << AT_GPU_SCORE | 1u << AT_GPU_BACK | 1u << AT_GPU_ATTN_BACK)
+#define BACK_MMA (1u << AT_GPU_SCORE | 1u << AT_GPU_BACK | 1u << AT_GPU_MMA | 1u << AT_GPU_BACK_MMA)
 #define WEIGHTS (ATTN(UNFUSED) | 1u << AT_GPU_ATTN_WEIGHTS)
 #define MMA (ATTN(MMA) | 1u << AT_GPU_MMA)
 #define DECODE (ATTN(DECODE) | 1u << AT_GPU_ATTN_MERGE)
@@ -114,6 +115,30 @@ const struct at_cuda_variant at_cuda_variants[] = {
      80, {0}, 8192, 16384},
     {"back-d64",                 BACK,                     "-DAT_ITEMS=64 -DAT_DV=64",          75, {0},  0, 0},
     {"back-d128",                BACK,                     "-DAT_ITEMS=64 -DAT_DV=128",         75, {0},  0, 0},
+    {"back-f16-d64", BACK_MMA,
+     "-DAT_ITEMS=64 -DAT_DK=64 -DAT_DV=64 -DAT_WARPS=4 -DAT_TILE=64 -DAT_TERMS=2",
+     75, {0}, 16384, 25600},
+    {"back-f16-d64-edits", BACK_MMA,
+     "-DAT_ITEMS=64 -DAT_DK=64 -DAT_DV=64 -DAT_WARPS=4 -DAT_TILE=64 -DAT_TERMS=2 -DAT_EDITS",
+     75, {0}, 16384, 25600},
+    {"back-f16-d64-drop", BACK_MMA,
+     "-DAT_ITEMS=64 -DAT_DK=64 -DAT_DV=64 -DAT_WARPS=4 -DAT_TILE=64 -DAT_TERMS=2 -DAT_DROPOUT",
+     75, {0}, 16384, 25600},
+    {"back-f16-d128", BACK_MMA,
+     "-DAT_ITEMS=64 -DAT_DK=128 -DAT_DV=128 -DAT_WARPS=4 -DAT_TILE=32 -DAT_TERMS=2",
+     75, {0}, 48128, 17408},
+    {"back-f16-d128-edits", BACK_MMA,
+     "-DAT_ITEMS=64 -DAT_DK=128 -DAT_DV=128 -DAT_WARPS=4 -DAT_TILE=32 -DAT_TERMS=2 -DAT_EDITS",
+     75, {0}, 48128, 17408},
+    {"back-bf16-d64", BACK_MMA,
+     "-DAT_ITEMS=64 -DAT_DK=64 -DAT_DV=64 -DAT_WARPS=4 -DAT_TILE=64 -DAT_TERMS=3 -DAT_BF16_IN",
+     80, {0}, 16384, 33792},
+    {"back-bf16-d128", BACK_MMA,
+     "-DAT_ITEMS=64 -DAT_DK=128 -DAT_DV=128 -DAT_WARPS=4 -DAT_TILE=32 -DAT_TERMS=3 -DAT_BF16_IN",
+     80, {0}, 32768, 33280},
+    {"back-bf16-d128-edits", BACK_MMA,
+     "-DAT_ITEMS=64 -DAT_DK=128 -DAT_DV=128 -DAT_WARPS=4 -DAT_TILE=32 -DAT_TERMS=3 -DAT_BF16_IN -DAT_EDITS",
+     80, {0}, 32768, 33280},
 };
 // clang-format on
 const int at_cuda_nvariants = AT_LEN(at_cuda_variants);

@@ -206,7 +206,7 @@ static void judge_all(const char *log, const char *ptx, const struct arch *a,
         snprintf(u->variant, sizeof u->variant, "%s", v->name);
         u->cc = a->cc;
         u->threads = threads_of(ptx, u->kernel);
-        if (!strstr(u->kernel, "merge"))
+        if (strstr(u->kernel, "mma"))
             u->shared += v->shared + v->stage * (a->cc >= 80 ? 2 : 1);
         judge(a, u);
     }

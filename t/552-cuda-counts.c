@@ -66,6 +66,12 @@ static const struct shape {
     {"mma-tf32-d128-split", "attention:f32:b1h16g1q1k#d128:tf32",      "",            80, 0, 0},
     {"back-d64",            "attention:f32:b1h1g1q32k#d64",            "",            75, 0, 1},
     {"back-d128",           "attention:f32:b1h1g1q32k#d128",           "",            75, 0, 1},
+    {"back-f16-d64",        "attention:f16:b1h1g1q64k#d64",            "",            75, 1, 1},
+    {"back-f16-d64-edits",  "attention:f16:b1h1g1q64k#d64:cap50",      "",            75, 0, 1},
+    {"back-f16-d64-drop",   "attention:f16:b1h1g1q64k#d64:drop0.1",    "",            75, 0, 1},
+    {"back-f16-d128",       "attention:f16:b1h1g1q64k#d128",           "",            75, 0, 1},
+    {"back-bf16-d64",       "attention:bf16:b1h1g1q64k#d64",           "",            80, 0, 1},
+    {"back-bf16-d128",      "attention:bf16:b1h1g1q64k#d128",          "",            80, 0, 1},
 };
 
 static struct counts budget[MOST];
