@@ -73,7 +73,8 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) back_terms(const struct at_k_back bac
             top = fmaxf(top, fabs(x[e / 2][e % 2]));
             strange |= !(fabs(x[e / 2][e % 2]) < AT_INF);
         }
-        struct row_facts facts = {at_back_lse(&a, &in, plse, g, r), at_back_delta(&back, &in, pdelta, g, r), 1.0f, 0.0f};
+        struct row_facts facts = {at_back_lse(&a, &in, plse, g, r),
+                                  at_back_delta(&back, &in, pdelta, g, r), 1.0f, 0.0f};
         strange = __any_sync(0xffffffffu, strange);
         if (facts.lse == -AT_INF)
             facts.lse = AT_INF;
@@ -272,7 +273,8 @@ AT_FN void put_rows(uchar *out, float acc[P][4], const float unit[2], float by, 
 /* ---- staging ---- */
 
 /* N of the terms of dO from row `first` of those at `place` on. */
-template <int N> AT_FN void stage_terms(at_u32 to, const struct at_k_back *b, const uchar *work, at_i64 place, int first, int rows)
+template <int N>
+AT_FN void stage_terms(at_u32 to, const struct at_k_back *b, const uchar *work, at_i64 place, int first, int rows)
 {
     const uchar *from = work + b->terms + (place + first) * TERM_BYTES(AT_TERMS);
 #pragma unroll
@@ -341,15 +343,16 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) back_rows_mma(const struct at_k_back 
     last = row0 + 16 < rows ? row0 + 15 : rows - 1;
     struct at_keys mine = at_key_range(&a, &in, row0 / in.ratio, row0 < rows ? last / in.ratio + 1 : 0);
     const int bytes = AT_TILE * (AT_DK + AT_DV) * 2;
-    at_u32 sq = (at_u32)__cvta_generic_to_shared(local), sd = sq + OWN * AT_DK * 2, sk = sd + TERM_BYTES(OWN) * AT_TERMS;
+    at_u32 sq = (at_u32)__cvta_generic_to_shared(local), sd = sq + OWN * AT_DK * 2;
+    at_u32 sk = sd + TERM_BYTES(OWN) * AT_TERMS;
     stage_rows<OWN>(sq, &a, &in, g, first, rows);
     stage_terms<OWN>(sd, &back, work, row_place(&back, &in, g), first, rows);
     auto stage_tile = [&](int j0, int buffer) {
         at_u32 to = sk + buffer * bytes;
-        stage_keys<AT_TILE, PK>(to, in.k, &a.k, at_grad_key(&a.k, &in, g, 0), a.dk, a.aligned & ALIGNED_K, j0, keys.first,
-                                keys.end);
-        stage_keys<AT_TILE, PV>(to + AT_TILE * AT_DK * 2, in.v, &a.v, at_grad_key(&a.v, &in, g, 0), a.dv, a.aligned & ALIGNED_V,
-                                j0, keys.first, keys.end);
+        stage_keys<AT_TILE, PK>(to, in.k, &a.k, at_grad_key(&a.k, &in, g, 0), a.dk, a.aligned & ALIGNED_K, j0,
+                                keys.first, keys.end);
+        stage_keys<AT_TILE, PV>(to + AT_TILE * AT_DK * 2, in.v, &a.v, at_grad_key(&a.v, &in, g, 0), a.dv,
+                                a.aligned & ALIGNED_V, j0, keys.first, keys.end);
     };
     int j0 = keys.first / AT_TILE * AT_TILE;
     if (STAGES == 2 && j0 < keys.end)
@@ -390,8 +393,8 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) back_rows_mma(const struct at_k_back 
 #pragma unroll
                 for (int e = 0; e < AT_TILE / 4; e++)
                     weigh(partial, &back, &in, facts[h], g, first + own_lane() + 8 * h,
-                                         j0 + e / 2 * 8 + item_now() % 4 * 2 + e % 2, &s[e / 2][2 * h + e % 2],
-                                         &dp[e / 2][2 * h + e % 2], &slopes[h]);
+                          j0 + e / 2 * 8 + item_now() % 4 * 2 + e % 2, &s[e / 2][2 * h + e % 2],
+                          &dp[e / 2][2 * h + e % 2], &slopes[h]);
         });
         if (strange) {
             __syncthreads();
@@ -457,7 +460,8 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) back_keys_mma(const struct at_k_back 
         stage_rows<AT_TILE>(to, &a, &in, g, r0, rows);
         stage_terms<AT_TILE>(to + AT_TILE * AT_DK * 2, &back, work, place, r0, rows);
         for (int r = item_now(); r < AT_TILE; r += ITEMS)
-            copy_chunk(to_facts + 16 * r, work + back.facts + 16 * (place + (r0 + r < rows ? r0 + r : 0)), r0 + r < rows);
+            copy_chunk(to_facts + 16 * r, work + back.facts + 16 * (place + (r0 + r < rows ? r0 + r : 0)),
+                       r0 + r < rows);
     };
     int r0 = all.first / AT_TILE * AT_TILE;
     if (STAGES == 2 && r0 < all.end)
@@ -489,11 +493,12 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) back_keys_mma(const struct at_k_back 
             for (int e = 0; e < AT_TILE / 4; e++) {
                 int r = e / 2 * 8 + item_now() % 4 * 2 + e % 2;
                 chunk c = load_chunk(tf + 16 * r);
-                struct row_facts f = {__uint_as_float(c.w[0]), __uint_as_float(c.w[1]), __uint_as_float(c.w[2]), 0.0f};
+                struct row_facts f = {__uint_as_float(c.w[0]), __uint_as_float(c.w[1]),
+                                      __uint_as_float(c.w[2]), 0.0f};
 #pragma unroll
                 for (int h = 0; h < 2; h++)
-                    weigh(partial, &back, &in, f, (int)AT_GROUP_Y, r0 + r, own_first(0) + own_lane() + 8 * h, &s[e / 2][2 * h + e % 2],
-                                         &dp[e / 2][2 * h + e % 2], 0);
+                    weigh(partial, &back, &in, f, (int)AT_GROUP_Y, r0 + r, own_first(0) + own_lane() + 8 * h,
+                          &s[e / 2][2 * h + e % 2], &dp[e / 2][2 * h + e % 2], 0);
             }
         });
         if (strange) {
@@ -512,6 +517,8 @@ AT_KERNEL void __launch_bounds__(ITEMS, 1) back_keys_mma(const struct at_k_back 
         int j = own_first(0) + own_lane() + 8 * h;
         return v->given && j < end.nk ? at_grad_key(v, &end, (int)AT_GROUP_Y, j) : -1;
     };
-    put_rows<PK>(out, dk, unit_k, a.scale, a.dk, a.aligned & ALIGNED_OUT, [&](int h) { return row(&back.out[0], h); });
-    put_rows<PV>(out1, dv, unit_v, 1.0f, a.dv, a.aligned & ALIGNED_OUT1, [&](int h) { return row(&back.out[1], h); });
+    put_rows<PK>(out, dk, unit_k, a.scale, a.dk, a.aligned & ALIGNED_OUT,
+                 [&](int h) { return row(&back.out[0], h); });
+    put_rows<PV>(out1, dv, unit_v, 1.0f, a.dv, a.aligned & ALIGNED_OUT1,
+                 [&](int h) { return row(&back.out[1], h); });
 }
