@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LARGE ((size_t)4 << 20) /* from here on whole pages, for which large ones are asked */
+#define LARGE ((size_t)2 << 20) /* from here on whole pages, for which large ones are asked */
 
 static void *libc_alloc(size_t bytes)
 {

@@ -250,8 +250,10 @@ void at_os_free(void *p)
 void *at_os_alloc_pages(size_t size)
 {
     const size_t huge = (size_t)2 << 20;
-    bool large = size >= 2 * huge;
+    bool large = size >= huge;
     void *p;
+    if (large) /* only whole ones can be large */
+        size = (size + huge - 1) / huge * huge;
     if (posix_memalign(&p, large ? huge : 4096, size ? size : 1) != 0)
         return NULL;
 #ifdef MADV_HUGEPAGE

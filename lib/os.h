@@ -47,7 +47,7 @@ void at_os_on_interrupt(volatile int *flag);
 /* Memory at a multiple of `align`, a power of two, not cleared.  NULL: none left. */
 void *at_os_alloc(size_t align, size_t size);
 void at_os_free(void *p); /* NULL is fine */
-/* Page-aligned memory, not cleared; from 4 MiB up large pages are asked for.  NULL: none left. */
+/* Page-aligned memory, not cleared; from 2 MiB up large pages are asked for.  NULL: none left. */
 void *at_os_alloc_pages(size_t size);
 void at_os_free_pages(void *p); /* NULL is fine */
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Matrix product on the micro-kernels of attention.  Many rows: `contract`, lanes are R columns of
- * c (so c is written by rows), rows of a are broadcast; slices of DEPTH of k are packed, multiplied
- * and added to c in order.  Few rows: the dot products of the decode shape, b's rows as keys, so
- * weights are read once and converted in registers. */
+ * c (so c is written by rows), rows of a are broadcast; slices of DEPTH of k are packed, a's once
+ * for all columns, multiplied and added to c in order.  Few rows: the dot products of the decode
+ * shape, b's rows as keys, so weights are read once and converted in registers. */
 #ifndef AT_K_GEMM_H
 #define AT_K_GEMM_H
 
@@ -10,46 +10,23 @@
 #include "k_quant.h"
 
 #define FEW_FLOATS 6144 /* of a few rows of a, that stay in L1 while b's rows pass */
-#define DEPTH 256       /* of k a slice; a multiple of 32: blocks are not split */
-#define WIDE (24 * R)   /* columns whose slice of b is packed at once: they stay in L2 */
-#define SMALL 192       /* the same where c is not f32, and its sums wait in scratch */
+#define DEPTH 512       /* of k a slice; a multiple of 32: blocks are not split */
+#define WIDE (12 * R)   /* columns whose slice of b is packed at once: they stay in L2 */
+#define SMALL 192       /* columns of c that go together where c is not f32: sums wait in scratch */
 #define ROWS_AT_ONCE 16 /* of b in [k][n]: long rows are read piece by piece, pages stay known */
-#define TALL 96         /* rows whose slice of a is packed at once: a multiple of TILE */
+#define MOST_ROWS 4096  /* whose slice of a is packed at once, to pass all columns */
+#define TALL 96         /* rows that pass WIDE columns together: a multiple of TILE */
 #define PIECE 32        /* of k between two prefetches of c */
 
-/* Rows of a that are packed next, brought into the cache line by line, `at` bytes into `row`. */
+/* Packed rows of a that come next, brought into the cache line by line. */
 struct coming {
-    const char *row;
-    int64_t stride, bytes, rows, at;
+    const float *at, *end;
 };
 INLINE void fetch_line(struct coming *next)
 {
-    if (next->rows <= 0)
-        return;
-    vprefetch(next->row + next->at);
-    next->at += 64;
-    if (next->at >= next->bytes) {
-        next->at = 0;
-        next->row += next->stride;
-        next->rows--;
-    }
-}
-
-/* What follows rows [i, i + TALL) of the slice from k0 on: more rows, or the next slice. */
-static struct coming coming_rows(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t i,
-                                 int64_t k0)
-{
-    int64_t size = at_elem_size(mm->a_type);
-    i += TALL;
-    if (i >= i1) {
-        i = i0;
-        k0 += DEPTH;
-    }
-    int64_t depth = mm->k - k0 < DEPTH ? mm->k - k0 : DEPTH, rows = i1 - i < TALL ? i1 - i : TALL;
-    return mm->a_is_km || depth <= 0
-               ? (struct coming){.rows = 0}
-               : (struct coming){(const char *)mm->a + (i * mm->a_stride + k0) * size,
-                                 mm->a_stride * size, depth * size, rows, 0};
+    if (next->at < next->end)
+        vprefetch(next->at);
+    next->at += 16;
 }
 
 /* c[x][0 .. cols) = (first ? 0 : c) + a's rows times the packed slice of b.  With each piece of the
@@ -219,43 +196,62 @@ static void store_row(void *y, enum at_elem type, const float *x, int64_t n)
         memmove(y, x, (size_t)n * sizeof *x);
 }
 
-/* Columns [n0, n0 + cols) of c, cols <= WIDE, in f32 at c32. */
-static void product_columns(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0,
-                            int64_t cols, float *c32, int64_t c_stride, float *bp, float *ap)
+/* Columns [n0, n0 + cols) of c, cols <= WIDE, plus the products of one slice; a's is packed. */
+static void product_slice(const struct at_matmul *mm, int64_t rows, int64_t n0, int64_t cols,
+                          int64_t k0, int64_t depth, float *c32, int64_t c_stride, float *bp,
+                          const float *ap)
+{
+    int64_t step = mm->b_is_kn ? ROWS_AT_ONCE : depth;
+    for (int64_t t = 0; t < depth; t += step)
+        for (int64_t n = 0; n < cols; n += R)
+            pack_columns(bp + n * DEPTH + t * R, mm, n0 + n, (int)(cols - n < R ? cols - n : R),
+                         k0 + t, depth - t < step ? depth - t : step);
+    for (int64_t i = 0; i < rows; i += TALL) {
+        int64_t some = rows - i < TALL ? rows - i : TALL;
+        struct coming next = {ap + (i + some) * depth, ap + rows * depth};
+        product_rows(c32 + i * c_stride, c_stride, cols, k0 == 0, bp, ap + i * depth, some, depth,
+                     &next);
+    }
+}
+
+/* Columns [n0, n1) of c, in f32 at c32. */
+static void product_columns(const struct at_matmul *mm, int64_t i, int64_t rows, int64_t n0,
+                            int64_t n1, float *c32, int64_t c_stride, float *bp, float *ap)
 {
     for (int64_t k0 = 0; k0 < mm->k; k0 += DEPTH) {
         int64_t depth = mm->k - k0 < DEPTH ? mm->k - k0 : DEPTH;
-        int64_t step = mm->b_is_kn ? ROWS_AT_ONCE : depth;
-        for (int64_t t = 0; t < depth; t += step)
-            for (int64_t n = 0; n < cols; n += R)
-                pack_columns(bp + n * DEPTH + t * R, mm, n0 + n, (int)(cols - n < R ? cols - n : R),
-                             k0 + t, depth - t < step ? depth - t : step);
-        for (int64_t i = i0; i < i1; i += TALL) {
-            int64_t rows = i1 - i < TALL ? i1 - i : TALL;
-            pack_rows(ap, mm, i, rows, k0, depth);
-            struct coming next = coming_rows(mm, i0, i1, i, k0);
-            product_rows(c32 + (i - i0) * c_stride, c_stride, cols, k0 == 0, bp, ap, rows, depth,
-                         &next);
-        }
+        pack_rows(ap, mm, i, rows, k0, depth);
+        for (int64_t n = n0; n < n1; n += WIDE)
+            product_slice(mm, rows, n, n1 - n < WIDE ? n1 - n : WIDE, k0, depth, c32 + n - n0,
+                          c_stride, bp, ap);
+    }
+}
+
+/* So many rows of c, from i on. */
+static void matmul_block(const struct at_matmul *mm, int64_t i, int64_t rows, int64_t n0,
+                         int64_t n1, float *bp, float *ap)
+{
+    int64_t size = at_elem_size(mm->c_type), depth = mm->k < DEPTH ? mm->k : DEPTH;
+    float *sums = ap + at_simd_round(rows * depth, 16);
+    char *c = (char *)mm->c + (i * mm->c_stride + n0) * size;
+    if (mm->c_type == AT_ELEM_F32) {
+        product_columns(mm, i, rows, n0, n1, (float *)(void *)c, mm->c_stride, bp, ap);
+        return;
+    }
+    for (int64_t n = n0; n < n1; n += SMALL, c += SMALL * size) {
+        int64_t cols = n1 - n < SMALL ? n1 - n : SMALL;
+        product_columns(mm, i, rows, n, n + cols, sums, SMALL, bp, ap);
+        for (int64_t r = 0; r < rows; r++)
+            store_row(c + r * mm->c_stride * size, mm->c_type, sums + r * SMALL, cols);
     }
 }
 
 static void matmul_many(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0, int64_t n1,
                         float *scratch)
 {
-    float *bp = scratch, *ap = bp + WIDE * DEPTH, *sums = ap + TALL * DEPTH;
-    int64_t size = at_elem_size(mm->c_type), most = mm->c_type == AT_ELEM_F32 ? WIDE : SMALL;
-    for (int64_t n = n0; n < n1; n += most) {
-        int64_t cols = n1 - n < most ? n1 - n : most;
-        char *c = (char *)mm->c + (i0 * mm->c_stride + n) * size;
-        if (mm->c_type == AT_ELEM_F32) {
-            product_columns(mm, i0, i1, n, cols, (float *)(void *)c, mm->c_stride, bp, ap);
-            continue;
-        }
-        product_columns(mm, i0, i1, n, cols, sums, SMALL, bp, ap);
-        for (int64_t i = 0; i < i1 - i0; i++)
-            store_row(c + i * mm->c_stride * size, mm->c_type, sums + i * SMALL, cols);
-    }
+    for (int64_t i = i0; i < i1; i += MOST_ROWS)
+        matmul_block(mm, i, i1 - i < MOST_ROWS ? i1 - i : MOST_ROWS, n0, n1, scratch,
+                     scratch + WIDE * DEPTH);
 }
 
 static void matmul_few(const struct at_matmul *mm, int64_t i0, int64_t i1, int64_t n0, int64_t n1,

@@ -167,7 +167,9 @@ int64_t at_simd_matmul_floats(const struct at_simd *t, const struct at_matmul *m
         return 0;
     if ((mm->m <= t->few_rows || mm->one_form) && !mm->b_is_kn && !mm->a_is_km && !mm->b_packed)
         return at_simd_dots_q_floats(few, mm->k) + at_simd_dots_block_floats(t, few);
-    return (24 * t->rows_per_panel + 96) * 256 + (mm->c_type == AT_ELEM_F32 ? 0 : mm->m * 192);
+    int64_t rows = mm->m < 4096 ? mm->m : 4096, depth = mm->k < 512 ? mm->k : 512;
+    return 12 * t->rows_per_panel * 512 + at_simd_round(rows * depth, 16) +
+           (mm->c_type == AT_ELEM_F32 ? 0 : rows * 192);
 }
 
 /* Whole groups of rows, of blocks with four bytes of scales (k_quant.h). */

@@ -3,32 +3,35 @@
  * parts, which must not change a bit.
  *
  * Bound: a sum of k products in any order is off by at most (k + 1) u sum |a b|, u = 2^-24; slices
- * of 256 add one rounding each; then the rounding to the type of c.  b is what its blocks hold, but
+ * of 512 add one rounding each; then the rounding to the type of c.  b is what its blocks hold, but
  * q4_1 may fuse d q + m or not: one more rounding. */
 #include "kernel.h"
 
+/* Up to more than two slices of k, more columns than one has, more rows than are packed at once. */
 static const struct size {
     int64_t m, n, k;
 } sizes[] = {
-    {1,   1,   1  },
-    {1,   130, 96 },
-    {2,   33,  40 },
-    {3,   17,  257},
-    {4,   64,  64 },
-    {7,   5,   300},
-    {9,   50,  64 },
-    {16,  31,  520},
-    {17,  1,   33 },
-    {17,  40,  31 },
-    {33,  65,  256},
-    {63,  257, 64 },
-    {65,  300, 70 },
-    {241, 100, 31 },
-    {250, 33,  600},
-    {5,   0,   3  },
-    {0,   4,   3  },
-    {3,   4,   0  },
-    {30,  20,  0  },
+    {1,    1,   1   },
+    {1,    130, 96  },
+    {2,    33,  40  },
+    {3,    17,  257 },
+    {4,    64,  64  },
+    {7,    5,   300 },
+    {9,    50,  64  },
+    {16,   31,  520 },
+    {17,   1,   33  },
+    {17,   40,  31  },
+    {33,   65,  256 },
+    {63,   257, 64  },
+    {65,   300, 70  },
+    {241,  100, 31  },
+    {250,  33,  600 },
+    {18,   400, 1030},
+    {4100, 3,   33  },
+    {5,    0,   3   },
+    {0,    4,   3   },
+    {3,    4,   0   },
+    {30,   20,  0   },
 };
 
 static void fill(char *rows, float *x, enum at_elem type, int64_t n, int64_t width, int64_t stride)
