@@ -39,6 +39,7 @@ struct problem {
     struct segment *item;
     float *copy;                   /* of dK and dV: [segment][group][key][dk + dv] */
     double *slopes;                /* [item][heads of a group]: dslopes */
+    double *additive;              /* [item][dk]: the gradient of additive's vector */
     int64_t nitem, segments, keys; /* keys: rows of k in all */
     double flops;
     const struct at_schedule *blocks;
@@ -50,19 +51,20 @@ struct problem {
 struct sizes {
     int64_t seqs, rows, keys, all_keys, groups, ratio, dk, dv;
     int64_t panels, segments, items;
+    bool additive;
 };
 
-static int64_t panel_floats(const struct at_simd *t, int64_t dk, int64_t dv)
+static int64_t panel_floats(const struct at_simd *t, const struct sizes *z)
 {
     int64_t r = t->rows_per_panel;
-    return at_simd_q_floats(t, dk) + at_simd_q_floats(t, dv) + at_simd_state_floats(t, dk) +
-           r * at_round_up(dk, r) + r * at_round_up(dv, r);
+    return at_cpu_attn_q_floats(t, z->dk, z->additive) + at_simd_q_floats(t, z->dv) +
+           at_simd_state_floats(t, z->dk) + r * at_round_up(z->dk, r) + r * at_round_up(z->dv, r);
 }
 
 /* Whole groups of panels. */
-static int64_t bundle_panels(const struct at_simd *t, int64_t dk, int64_t dv)
+static int64_t bundle_panels(const struct at_simd *t, const struct sizes *z)
 {
-    int64_t fit = BUNDLE_BYTES / (panel_floats(t, dk, dv) * (int64_t)sizeof(float));
+    int64_t fit = BUNDLE_BYTES / (panel_floats(t, z) * (int64_t)sizeof(float));
     return at_max(t->back_group, at_min(fit, MAX_PANELS) / t->back_group * t->back_group);
 }
 
@@ -78,9 +80,10 @@ static struct sizes sizes(const attend_plan *plan, const struct at_step *s)
                       .groups = k->shape[1],
                       .ratio = q->shape[1] / k->shape[1],
                       .dk = q->shape[q->rank - 1],
-                      .dv = g->tensor[s->in[AT_IN_V]].shape[k->rank - 1]};
+                      .dv = g->tensor[s->in[AT_IN_V]].shape[k->rank - 1],
+                      .additive = s->in[AT_IN_ADDITIVE] >= 0};
     z.all_keys = packed ? z.keys : at_mul_size(z.keys, z.seqs);
-    z.panels = bundle_panels(t, z.dk, z.dv);
+    z.panels = bundle_panels(t, &z);
     int64_t bundles = at_ceil_div(z.rows * z.ratio, z.panels * t->rows_per_panel);
     int64_t heads = at_max(1, at_mul_size(z.seqs, z.groups));
     int64_t others = plan->deterministic ? 1 : heads; /* then the batch does not matter */
@@ -110,7 +113,7 @@ static int64_t lay_scratch(const struct at_simd *t, const struct sizes *z, float
 {
     float *p = base;
     int64_t r = t->rows_per_panel, n = z->panels, block = t->back_block;
-    m->qp = carve(&p, n * at_simd_q_floats(t, z->dk));
+    m->qp = carve(&p, n * at_cpu_attn_q_floats(t, z->dk, z->additive));
     m->op = carve(&p, n * at_simd_q_floats(t, z->dv));
     m->dq = carve(&p, n * at_simd_state_floats(t, z->dk));
     m->rq = carve(&p, n * r * at_round_up(z->dk, r));
@@ -144,7 +147,9 @@ static bool accepts(const attend_plan *plan, const struct at_step *s, struct at_
     for (int k = AT_OUT_CAPTURE; k < s->nout; k++)
         captures = captures || s->out[k] >= 0;
     return at_need(why, rows, "a head's channels are not next to each other in memory") &&
-           at_need(why, s->in[AT_IN_ADDITIVE] < 0, "scores are additive") &&
+           at_need(why, !plan->deterministic || s->in[AT_IN_ADDITIVE] < 0,
+                   "deterministic: additive scores are computed in panels, whose rows share "
+                   "references") &&
            at_need(why, !captures, "tensors that an expression indexes have gradients");
 }
 
@@ -195,6 +200,11 @@ static int64_t copy_floats(const struct sizes *z)
                : at_mul_size(at_mul_size(z->segments * z->groups, z->all_keys), z->dk + z->dv);
 }
 
+static int64_t vector_bytes(const struct sizes *z)
+{
+    return z->additive ? z->items * z->dk * (int64_t)sizeof(double) : 0;
+}
+
 static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
 {
     struct sizes z = sizes(plan, s);
@@ -208,7 +218,8 @@ static int prepare(attend_plan *plan, struct at_step *s, struct at_err *e)
     s->state = at_round_up(sizeof(struct problem), AT_ALIGN) +
                at_round_up(z.seqs * (int64_t)sizeof(struct at_seq), AT_ALIGN) +
                at_round_up(z.items * (int64_t)sizeof(struct segment), AT_ALIGN) +
-               at_round_up(z.items * z.ratio * (int64_t)sizeof(double), AT_ALIGN) + copies;
+               at_round_up(z.items * z.ratio * (int64_t)sizeof(double), AT_ALIGN) +
+               at_round_up(vector_bytes(&z), AT_ALIGN) + copies;
     int status = at_cpu_attn_programs(plan, s, e);
     return status < 0 ? status : prepare_slope(plan, s, &z, e);
 }
@@ -230,6 +241,7 @@ static struct problem *lay_out(const struct attend_exec *x, const struct at_step
     d->seq = take(&p, z->seqs * (int64_t)sizeof *d->seq);
     d->item = take(&p, z->items * (int64_t)sizeof *d->item);
     d->slopes = take(&p, z->items * z->ratio * (int64_t)sizeof *d->slopes);
+    d->additive = take(&p, vector_bytes(z));
     d->copy = (void *)p;
     return d;
 }
@@ -286,8 +298,8 @@ struct work {
     int panels;
     float *k, *v; /* dK and dV of key 0, rows of k_stride and v_stride; NULL: not wanted */
     int64_t k_stride, v_stride;
-    double *slopes; /* of this item */
-    struct {        /* needed soon: K and V of the next block, dK and dV of this one */
+    double *slopes, *additive; /* of this item */
+    struct {                   /* needed soon: K and V of the next block, dK and dV of this one */
         struct at_rows rows[4];
         int64_t asked, each;
     } soon;
@@ -296,6 +308,13 @@ struct work {
 static const struct at_seq *seq_of(const struct work *u)
 {
     return &u->d->seq[u->w->seq];
+}
+
+/* Those of a panel, packed. */
+static float *queries(const struct work *u, int p)
+{
+    const struct at_attn *a = &u->d->g.a;
+    return u->m.qp + p * at_cpu_attn_q_floats(u->t, a->dk, a->additive);
 }
 
 static int64_t row_place(const struct work *u, const struct at_view *v, int64_t h, int64_t i)
@@ -332,7 +351,7 @@ static void pack_panel(struct work *u, int p, int64_t first, int n)
     l->steps = u->m.steps;
     for (int r = 0; r < rows; r++)
         dout[r] = r < n ? at_view_at(&g->dout, row_place(u, &g->dout, l->h[r], l->i[r])) : NULL;
-    at_cpu_attn_pack_q(t, a, l, u->m.qp + p * at_simd_q_floats(t, a->dk));
+    at_cpu_attn_pack_q(t, a, l, queries(u, p));
     t->pack_q(u->m.op + p * at_simd_q_floats(t, a->dv), dout, AT_ELEM_F32, a->dv, 1);
     t->back_pack_rows(u->m.rq + (int64_t)p * rows * rows, u->room, l->q, rows,
                       (enum at_elem)at_cpu_elem(a->q.type), a->dk);
@@ -382,7 +401,8 @@ static enum at_cover cover(const struct work *u, int64_t i0, int64_t i1, int64_t
 /* Does more than affine visibility and a scale make weights of q . k? */
 static bool edited(const struct at_attn *a)
 {
-    return a->softcap > 0 || a->alibi || a->bias.data || a->score_expr || a->scale == 0;
+    return a->additive || a->softcap > 0 || a->alibi || a->bias.data || a->score_expr ||
+           a->scale == 0;
 }
 
 static void hide_absent(const struct work *u, const struct at_lanes *l, float *st, int64_t n)
@@ -403,8 +423,8 @@ static void edited_weights(const struct work *u, int p, float *st, const struct 
         return;
     struct at_rows k = b->k;
     k.base = (const float *)k.base - (b->from - b->j0) * k.stride; /* of key j0 */
-    at_cpu_attn_scores(t, a, &u->item, &u->lanes[p], u->m.qp + p * at_simd_q_floats(t, a->dk), &k,
-                       st, b->j0, from, to, AT_COVER_PARTIAL);
+    at_cpu_attn_scores(t, a, &u->item, &u->lanes[p], queries(u, p), &k, st, b->j0, from, to,
+                       AT_COVER_PARTIAL);
     hide_absent(u, &u->lanes[p], st + (from - b->j0) * rows, to - from);
     t->weights(st, from - b->j0, to - from, u->m.lse + p * rows, at_cpu_attn_scale(a));
 }
@@ -416,8 +436,8 @@ static void full_weights(const struct work *u, int p, float *st, const struct bl
     if (from >= to)
         return;
     struct at_rows k = part_of(&b->k, b, from, to);
-    u->t->back_weights(st, from - b->j0, u->m.qp + p * at_simd_q_floats(u->t, a->dk), &k,
-                       u->m.lse + p * u->t->rows_per_panel, at_cpu_attn_scale(a));
+    u->t->back_weights(st, from - b->j0, queries(u, p), &k, u->m.lse + p * u->t->rows_per_panel,
+                       at_cpu_attn_scale(a));
 }
 
 /* Weights of [from, to), zeros in the rest of the group's [low, high).  Returns whether any may be
@@ -500,9 +520,8 @@ static void times_slope(const struct work *u, int p, float *st, const struct blo
     struct at_rows k = part_of(&b->k, b, low, high);
     plain.score_expr = plain.mask_expr = NULL;
     plain.mask.data = NULL;
-    at_cpu_attn_scores(t, &plain, &u->item, &u->lanes[p],
-                       u->m.qp + p * at_simd_q_floats(t, plain.dk), &k, u->m.other, low, low, high,
-                       AT_COVER_PARTIAL);
+    at_cpu_attn_scores(t, &plain, &u->item, &u->lanes[p], queries(u, p), &k, u->m.other, low, low,
+                       high, AT_COVER_PARTIAL);
     t->scale(u->m.other, u->m.other, at_cpu_attn_scale(&plain), n);
     const struct at_expr_block block = {.st = u->m.other,
                                         .stride = rows,
@@ -528,7 +547,10 @@ static void times_softcap(const struct work *u, int p, float *st, const struct b
     const struct at_simd *t = u->t;
     const struct at_attn *a = &u->d->g.a;
     struct at_rows k = part_of(&b->k, b, low, high);
-    t->scores(u->m.other, 0, u->m.qp + p * at_simd_q_floats(t, a->dk), &k);
+    if (a->additive)
+        t->additive_scores(u->m.other, 0, queries(u, p), &k, a->additive);
+    else
+        t->scores(u->m.other, 0, queries(u, p), &k);
     t->back_softcap(st + (low - b->j0) * t->rows_per_panel, u->m.other,
                     fabsf(a->scale) / a->softcap, high - low);
 }
@@ -581,6 +603,22 @@ static void give_values(const struct work *u, int p0, int n, float *st, const st
     }
 }
 
+/* dQ; and dK, where scores are no products. */
+static void give_queries(const struct work *u, int p, const float *st, const struct block *b,
+                         int64_t low, int64_t high, bool exact)
+{
+    const struct at_simd *t = u->t;
+    const struct at_attn *a = &u->d->g.a;
+    float *dq = u->m.dq + p * at_simd_state_floats(t, a->dk);
+    if (a->additive) {
+        struct at_rows k = part_of(&b->k, b, low, high);
+        t->additive_back(u->m.sum_k, dq, u->additive, st, low - b->j0, queries(u, p), &k,
+                         a->additive, exact);
+    } else {
+        t->accumulate(dq, a->dk, st, u->m.kp, low - b->j0, high - b->j0, 0, exact, NULL);
+    }
+}
+
 /* Before each of its steps a panel asks for a few rows, so that nobody waits for them. */
 static void ask(struct work *u)
 {
@@ -611,14 +649,13 @@ static void group_block(struct work *u, int p0, int n, const struct block *b)
         ask(u);
         make_scores(u, p0 + p, u->m.st + p * t->back_block * rows, b, low, high, hidden[p]);
     }
-    if (u->k)
+    if (u->k && !a->additive)
         t->back_keys(u->m.sum_k, u->m.st, n, low - b->j0, high - b->j0, u->m.rq + p0 * rows * rows,
                      u->room, a->dk);
     for (int p = 0; p < n; p++) {
         ask(u);
-        t->accumulate(u->m.dq + (p0 + p) * at_simd_state_floats(t, a->dk), a->dk,
-                      u->m.st + p * t->back_block * rows, u->m.kp, low - b->j0, high - b->j0, 0,
-                      b->odd && hidden[p], NULL);
+        give_queries(u, p0 + p, u->m.st + p * t->back_block * rows, b, low, high,
+                     b->odd && hidden[p]);
     }
 }
 
@@ -767,7 +804,9 @@ static void run_item(void *arg, int64_t index, int slot)
     lay_scratch(t, &job->z, (void *)(scratch + d->packed->scratch), &u.m);
     u.room = job->z.panels * t->rows_per_panel;
     u.slopes = d->slopes + index * job->z.ratio;
+    u.additive = d->additive + (job->z.additive ? index * job->z.dk : 0);
     memset(u.slopes, 0, (size_t)job->z.ratio * sizeof *u.slopes);
+    memset(u.additive, 0, (size_t)(job->z.additive ? job->z.dk : 0) * sizeof *u.additive);
     find_results(&u);
     if (w->count == 0) /* of a short sequence: no rows, but perhaps keys */
         store_both(&u, NULL, false, 0, seq_of(&u)->nk, false);
@@ -873,6 +912,18 @@ static void give_heads(const struct job *job)
     }
 }
 
+static void give_vector(const struct job *job)
+{
+    const struct problem *d = job->d;
+    const struct at_view *v = &d->g.dadditive;
+    for (int64_t c = 0; v->data && c < job->z.dk; c++) {
+        double sum = 0;
+        for (int64_t i = 0; i < d->nitem; i++)
+            sum += d->additive[i * job->z.dk + c];
+        ((float *)v->data)[c * v->stride[0]] = (float)(sum * (double)d->g.a.scale);
+    }
+}
+
 static int run(struct attend_exec *x, const struct at_step *s)
 {
     const struct problem *d = at_step_state(x, s);
@@ -889,6 +940,8 @@ static int run(struct attend_exec *x, const struct at_step *s)
         status = at_cpu_items(x, d->g.a.nseq * d->g.a.ng, d->flops / 64, join_item, &job);
     if (status == 0 && (d->g.dalibi.data || d->g.dsinks.data))
         give_heads(&job);
+    if (status == 0)
+        give_vector(&job);
     return status;
 }
 

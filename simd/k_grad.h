@@ -9,6 +9,7 @@
 #ifndef AT_K_GRAD_H
 #define AT_K_GRAD_H
 
+#include "k_additive.h"
 #include "k_attn.h"
 
 #define BACK_KEYS 96        /* of a block: of weights of a group, 64 BACK_KEYS floats */
@@ -216,6 +217,69 @@ static void back_finish(const float *state, int64_t width, float scale, void *co
     for (int r = 0; r < R; r++)
         by[r] = scale;
     finish_as(AT_ELEM_F32, state + 2 * R, width, by, out);
+}
+
+/* ---- additive scores ---- */
+
+/* tanh(q[d] + k[d]) of a vector of rows. */
+INLINE V additive_term(int far, const float *q, const float *eq, float k, float ek)
+{
+    if (far)
+        return vtanh(vadd(vload(q), vset(k)));
+    V one = vset(1.0f);
+    return vsub(one, vdiv(vset(2.0f), vfma(vload(eq), vset(ek), one)));
+}
+
+/* Channels [d, d + n), at most VL, of one key: what it gives the panel's dq and dva; its own dk is
+ * returned, a channel a lane. */
+INLINE V additive_back_tile(int n, int far, int exact, const float *st, const float *qp,
+                            const float *k, const float *ek, const float *va, int64_t d, int64_t dk,
+                            float *dq, float *dva)
+{
+    V sums[VL];
+    for (int e = 0; e < VL; e++)
+        sums[e] = vzero();
+    for (int e = 0; e < n; e++, d++) {
+        V by = vset(va[d]), sum = vload(dva + d * VL);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) {
+            const float *q = qp + d * R + v * VL;
+            V ds = vload(st + v * VL), t = additive_term(far, q, q + dk * R, k[d], ek[d]);
+            if (exact)
+                t = vsel(veq(ds, vzero()), vzero(), t);
+            float *to = dq + d * R + v * VL;
+            V slope = vmul(by, vmul(ds, vfnma(t, t, vset(1.0f))));
+            vstore(to, vadd(vload(to), slope));
+            sums[e] = vadd(sums[e], slope);
+            sum = vfma(ds, t, sum);
+        }
+        vstore(dva + d * VL, sum);
+    }
+    return vsums(sums);
+}
+
+static void additive_back(float *sum, float *state, double *dva, const float *st, int64_t j0,
+                          const float *qp, const struct at_rows *k, const float *va, int exact)
+{
+    float ek[AT_SIMD_MAX_HEAD], terms[AT_SIMD_MAX_HEAD * VL];
+    int64_t dk = k->width;
+    memset(terms, 0, (size_t)(dk * VL) * sizeof *terms);
+    for (int64_t j = j0; j < j0 + k->n; j++) {
+        const float *row = row_at(k, j - j0);
+        int far = exp_twice(ek, row, dk) || isnan(qp[dk * R]);
+        for (int64_t d = 0; d < dk; d += VL) {
+            float *to = sum + (d / R * BACK_KEYS + j) * R + d % R;
+            int n = dk - d < VL ? (int)(dk - d) : VL;
+            V own = n == VL && !far && !exact
+                        ? additive_back_tile(VL, 0, 0, st + j * R, qp, row, ek, va, d, dk,
+                                             state + 2 * R, terms)
+                        : additive_back_tile(n, far, exact, st + j * R, qp, row, ek, va, d, dk,
+                                             state + 2 * R, terms);
+            vstore(to, vadd(vload(to), own));
+        }
+    }
+    for (int64_t d = 0; d < dk; d++)
+        dva[d] += (double)vsum(vload(terms + d * VL));
 }
 
 #endif

@@ -92,6 +92,7 @@ const struct at_simd AT_SIMD_TABLE = {
     .back_combine = back_combine,
     .back_softcap = back_softcap,
     .back_keys = back_keys,
+    .additive_back = additive_back,
     .back_store = back_store,
     .back_finish = back_finish,
     .dot = dot_row,

@@ -241,6 +241,12 @@ struct at_simd {
      * rows are those of the panels' back_pack_rows. */
     void (*back_keys)(float *sum, const float *st, int panels, int64_t j0, int64_t j1,
                       const float *rows, int64_t room, int64_t width);
+    /* Instead of back_keys and accumulate, where scores are additive: gradients of one panel's and
+     * k's rows, of scores st[j0 .. j0 + k->n), to sums of keys, to the panel's state and to
+     * dva[dk].  qp as additive_scores wants it.  exact: keys whose st is 0 give nothing, whatever
+     * they hold. */
+    void (*additive_back)(float *sum, float *state, double *dva, const float *st, int64_t j0,
+                          const float *qp, const struct at_rows *k, const float *va, int exact);
     /* n rows of sums, times `by`, stored or added to rows of f32. */
     void (*back_store)(float *dst, int64_t stride, const float *sum, int64_t n, int64_t width,
                        float by, int add);

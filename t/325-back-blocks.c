@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The block functions of the backward pass, each against double, over a group of panels and a block
- * of keys: weights from LSE, gradients of scores with and without masks, sums of keys, dQ.
+ * of keys: weights from LSE, gradients of scores with and without masks, sums of keys, dQ; the same
+ * of additive scores.
  *
  * Bounds, u = 2^-24.  A weight: its base-2 logit is off by (dk + 4) u (sum |q k| scale + |lse|)
  * log2 e, and ln2 of that and 4 ulp are relative.  A product of n terms: (n + 4) u of the sum of
@@ -207,11 +208,73 @@ static void test_nan(const struct at_simd *t)
     ok(good && released(op, 0) && released(st, 0), "%s: a hidden value may be NaN", t->name);
 }
 
+/* A term, tanh, is good to 20 u (t/320-pair-blocks.c), and so 1 - tanh^2 to 44 u.  The last key
+ * holds NaN and is hidden from every row. */
+static void test_additive(const struct at_simd *t, int dk, int nk, float size)
+{
+    const int64_t j0 = 2;
+    int r = t->rows_per_panel;
+    struct worst dq = {0}, dkeys = {0}, dva = {0};
+    struct at_rows k = {m.k, MOST_HEAD + 3, nk, dk, AT_ELEM_F32};
+    float *qp = taken_floats(at_simd_q_floats(t, 2 * dk)), va[MOST_HEAD], *grad = m.v[0];
+    float *st = taken_floats((int64_t)t->back_block * r);
+    float *sums = taken_floats(t->back_block * at_simd_round(dk, r));
+    float *state = taken_floats(at_simd_state_floats(t, dk));
+    double vector[MOST_HEAD] = {0};
+    const void *q[64];
+    void *to[64];
+    random_rows(va, 1, MOST_HEAD, dk);
+    for (int i = 0; i < r; i++)
+        for (int d = 0; d < dk; d++)
+            m.q[i][d] = (float)uniform(-(double)size, (double)size);
+    for (int j = 0; j < nk; j++)
+        for (int d = 0; d < dk; d++)
+            m.k[j][d] = j == nk - 1 ? NAN : (float)uniform(-(double)size, (double)size);
+    for (int i = 0; i < r; i++) {
+        q[i] = m.q[i];
+        to[i] = m.dout[i];
+        for (int j = 0; j < nk; j++)
+            st[(j0 + j) * r + i] = j == nk - 1 || pick(4) == 0 ? -0.0f : (float)uniform(-1, 1);
+    }
+    memset(sums, 0, (size_t)(t->back_block * at_simd_round(dk, r)) * sizeof *sums);
+    memset(state, 0, (size_t)at_simd_state_floats(t, dk) * sizeof *state);
+    t->pack_q(qp, q, AT_ELEM_F32, dk, 1);
+    t->additive_pack_q(qp, dk);
+    t->additive_back(sums, state, vector, st, j0, qp, &k, va, 1);
+    t->back_finish(state, dk, 1, to);
+    t->back_store(grad, MOST_HEAD + 3, sums + j0 * r, nk, dk, 1, 0);
+    for (int d = 0; d < dk; d++) {
+        double by_row[64] = {0}, row_size[64] = {0}, term = 0, all = 0;
+        for (int j = 0; j < nk; j++) {
+            double key = 0, key_size = 0;
+            for (int i = 0; i < r && j < nk - 1; i++) {
+                double ds = (double)st[(j0 + j) * r + i];
+                double x = tanh((double)m.q[i][d] + (double)m.k[j][d]);
+                double slope = (double)va[d] * ds * (1 - x * x), most = fabs((double)va[d] * ds);
+                key += slope, by_row[i] += slope, term += ds * x;
+                key_size += most, row_size[i] += most, all += fabs(ds);
+            }
+            compare(&dkeys, (double)m.v[j][d], key, (r + 48) * UNIT * key_size, j, d);
+        }
+        for (int i = 0; i < r; i++)
+            compare(&dq, (double)m.dout[i][d], by_row[i], (nk + 48) * UNIT * row_size[i], i, d);
+        compare(&dva, vector[d], term, (4 * nk + 64) * UNIT * all, d, 0);
+    }
+    is_close(&dq, "%s additive, %d channels up to %g: dQ", t->name, dk, (double)size);
+    is_close(&dkeys, "%s additive, %d channels up to %g: dK", t->name, dk, (double)size);
+    is_close(&dva, "%s additive, %d channels up to %g: the vector", t->name, dk, (double)size);
+    ok(released(qp, 0) & released(st, 0) & released(sums, 0) & released(state, 0),
+       "%s additive, %d channels: nothing is written beside", t->name, dk);
+}
+
 static void test_isa(const struct at_simd *t)
 {
     for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
         test_size(t, &sizes[n]);
     test_nan(t);
+    test_additive(t, 64, 90, 1);
+    test_additive(t, 37, 13, 9.9f);
+    test_additive(t, 3, 7, 50);
 }
 
 int main(void)
