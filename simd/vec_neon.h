@@ -151,6 +151,11 @@ INLINE V vsums(V t[VL])
 {
     return vpaddq_f32(vpaddq_f32(t[0], t[1]), vpaddq_f32(t[2], t[3]));
 }
+/* One instruction makes four f32 of f16 (fcvtl) or bf16 (shll), for all rows that read them.  The dot
+ * forms (bfdot, bfmmla, fmlal) multiply 16 bits by 16 bits: q and the weights, which are f32, would
+ * be two or three terms each to keep their digits, three instructions for eight products where two
+ * fmla and two conversions, shared by the rows, do it; and bfdot rounds its own way and drops
+ * subnormals.  So for exact results there is nothing in them. */
 INLINE V vload_f16(const uint16_t *p)
 {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));

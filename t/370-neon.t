@@ -17,4 +17,4 @@ qemu=$(command -v qemu-aarch64-static || command -v qemu-aarch64) || skip "no qe
 mkdir -p $folder
 compile simd/kernels.c neon.o -DAT_SIMD_ISA_NEON
 finish_build -static
-exec "$qemu" $folder/test
+run_tests "$qemu"

@@ -18,4 +18,4 @@ grep -oh '_mm512_[a-z0-9_]*' "$names" | sort -u | sed 's/.*/#define & simde&/' >
 compile simd/kernels.c avx512.o -O0 -mavx2 -mfma -mf16c -DAT_SIMD_ISA_AVX512 -w -I"$srcdir/t/simde" -I$folder
 finish_build
 unset ATTEND_ISA
-exec $folder/test
+run_tests
