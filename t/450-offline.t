@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Kernels for GPUs that are not here, compiled by clang for AMD's: no vector register is spilled, and registers,
-# local memory and what an item has in memory (nothing, in forward kernels) are at most those of the table.  "slow": older
+# local memory and what an item has in memory (the argument block in backward kernels, else nothing) are at most those of the table.  "slow": older
 # architectures, too, and Intel's by ocloc where that is installed, which says where it spills.
 clang=
 for c in clang clang-19 clang-16 clang-15 clang-14; do
@@ -99,12 +99,12 @@ matmul 72 8448 0
 matvec 64 1024 0
 END
     amd $1 64 "back attn_back" <<END
-back_rows 144 12672 1056
-back_keys 160 12672 1056
+back_rows 144 12672 1072
+back_keys 160 12672 1072
 END
     amd $1 128 "back attn_back" <<END
-back_rows 176 12672 1056
-back_keys 192 12672 1056
+back_rows 176 12672 1072
+back_keys 192 12672 1072
 END
 }
 
